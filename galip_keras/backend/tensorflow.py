@@ -1,0 +1,46 @@
+"""Autodiff verbs on TensorFlow; `backend/__init__.py` says what they promise."""
+
+import tensorflow as tf
+
+
+def run_step(model, step, data):
+    """Runs `step(data)`; TensorFlow variables carry their own state."""
+    return step(data)
+
+
+def value_and_gradient(fn, variables):
+    """`fn() -> (value, aux)`. Returns `(value, aux), gradients`."""
+    (value, aux), pull = pullback(fn, variables)
+    return (value, aux), pull((tf.ones_like(value), None))
+
+
+def pullback(fn, variables):
+    """`fn() -> outputs` (a tuple). Returns `outputs, pull`.
+
+    `pull(cotangents)` gives a gradient per variable, zeros where there is no path;
+    a cotangent of None leaves its output out. It can be called once.
+    """
+    # Everything else that `fn` reads (frozen CLIP weights, the other network) stays
+    # off the tape: watching it would keep its activations alive for nothing.
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([v.value for v in variables])
+        outputs = fn()
+
+    def pull(cotangents):
+        pairs = [(o, c) for o, c in zip(outputs, cotangents) if c is not None]
+        return tape.gradient(
+            [o for o, _ in pairs],
+            [v.value for v in variables],
+            output_gradients=[c for _, c in pairs],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    return outputs, pull
+
+
+def value_and_input_gradient(fn, *inputs):
+    """`fn(*inputs) -> (value, aux)`. Returns `(value, aux), gradients`."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(inputs)
+        value, aux = fn(*inputs)
+    return (value, aux), tape.gradient(value, inputs)

@@ -1,0 +1,47 @@
+"""Autodiff verbs on PyTorch; `backend/__init__.py` says what they promise."""
+
+import torch
+
+
+def run_step(model, step, data):
+    """Runs `step(data)` recording nothing but what the verbs below ask for."""
+    with torch.no_grad():
+        return step(data)
+
+
+def value_and_gradient(fn, variables):
+    """`fn() -> (value, aux)`. Returns `(value, aux), gradients`."""
+    (value, aux), pull = pullback(fn, variables)
+    gradients = pull((torch.ones_like(value), None))
+    return (value.detach(), aux), gradients
+
+
+def pullback(fn, variables):
+    """`fn() -> outputs` (a tuple). Returns `outputs, pull`.
+
+    `pull(cotangents)` gives a gradient per variable, zeros where there is no path;
+    a cotangent of None leaves its output out. It can be called once.
+    """
+    with torch.enable_grad():
+        outputs = fn()
+
+    def pull(cotangents):
+        pairs = [(o, c) for o, c in zip(outputs, cotangents) if c is not None]
+        return torch.autograd.grad(
+            [o for o, _ in pairs],
+            [v.value for v in variables],
+            grad_outputs=[c for _, c in pairs],
+            materialize_grads=True,
+        )
+
+    return outputs, pull
+
+
+def value_and_input_gradient(fn, *inputs):
+    """`fn(*inputs) -> (value, aux)`. Returns `(value, aux), gradients`."""
+    differentiate_again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inputs = [x.detach().requires_grad_() for x in inputs]
+        value, aux = fn(*inputs)
+        gradients = torch.autograd.grad(value, inputs, create_graph=differentiate_again)
+    return (value, aux), gradients

@@ -1,0 +1,284 @@
+"""GALIP as a Keras model: `fit` trains Mate-G against Mate-D.
+
+Reference: [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
+https://arxiv.org/abs/2301.12959).
+"""
+
+import keras
+from keras import ops
+
+from galip_keras import backend, losses
+from galip_keras.mate_d import MateD
+
+_LOSSES = (
+    "d_real",
+    "d_mismatch",
+    "d_fake",
+    "gradient_penalty",
+    "g_adversarial",
+    "similarity",
+)
+
+
+class AdversarialOptimizer(keras.optimizers.MultiOptimizer):
+    """One optimizer for the generator, one for the discriminator.
+
+    Keras' trainers and savers know a single `model.optimizer`: this is it. The networks
+    take turns, so the training step applies the two themselves.
+
+    Args:
+        generator: `keras.optimizers.Optimizer`.
+        discriminator: `keras.optimizers.Optimizer`.
+        generator_variables: list of `keras.Variable`. All others are the
+            discriminator's.
+    """
+
+    def __init__(self, generator, discriminator, generator_variables):
+        owned = {id(v) for v in generator_variables}
+        super().__init__(lambda v: generator if id(v) in owned else discriminator)
+        self.generator = generator
+        self.discriminator = discriminator
+
+    # Savers visit the two optimizers by themselves; their variables once is enough.
+    def save_own_variables(self, store):
+        pass
+
+    def load_own_variables(self, store):
+        pass
+
+
+@keras.saving.register_keras_serializable(package="galip_keras")
+class GALIP(keras.Model):
+    """Generator and discriminator on one frozen CLIP, trained by `fit`.
+
+    A training step updates the discriminator, then the generator against the updated
+    discriminator; both use the same single pass through generator and CLIP.
+
+    Args:
+        generator: a `galip_keras.MateG`. Its CLIP is the one that is used.
+        discriminator: a `galip_keras.MateD`. Defaults to the one that fits the CLIP.
+        similarity_weight: float. Weight of the CLIP similarity in the generator's loss.
+        penalty_weight: float. Weight of the matching-aware gradient penalty.
+        seed: int. Seed of the training noise.
+        name: string.
+        **kwargs: other keyword arguments of `keras.Model`.
+
+    Call arguments:
+        inputs: dict with `"token_ids"`, an int tensor `(batch_size, sequence_length)`,
+            and `"noise"`, a float tensor `(batch_size, latent_dim)`.
+
+    Returns:
+        Images, a float32 tensor `(batch_size, image_size, image_size, 3)`, around
+        [-1, 1] but not clipped to it.
+
+    `fit` takes batches that are dicts with `"images"`, a float tensor
+    `(batch_size, height, height, 3)` in [-1, 1] of any size, and `"token_ids"`, and
+    optionally `"noise"`, drawn anew where absent.
+
+    Example:
+
+    ```python
+    clip = galip_keras.FrozenCLIP(keras_hub.models.CLIPBackbone.from_preset(
+        "clip_vit_base_patch32"
+    ))
+    gan = galip_keras.GALIP(galip_keras.MateG(clip))
+    gan.compile()
+    gan.fit(batches, steps_per_epoch=100, epochs=10)
+    ```
+
+    Reference:
+        [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
+        https://arxiv.org/abs/2301.12959)
+    """
+
+    def __init__(
+        self,
+        generator,
+        discriminator=None,
+        similarity_weight=4.0,
+        penalty_weight=2.0,
+        seed=0,
+        name="galip",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.generator = generator
+        self.discriminator = discriminator or MateD.for_clip(generator.clip)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.loss_trackers = [keras.metrics.Mean(name=name) for name in _LOSSES]
+        self.built = True
+
+        self.similarity_weight = similarity_weight
+        self.penalty_weight = penalty_weight
+        self.seed = seed
+
+    @property
+    def clip(self):
+        """The `galip_keras.FrozenCLIP` that both networks stand on."""
+        return self.generator.clip
+
+    def call(self, inputs):
+        text_embeddings = self.clip.embed_text(inputs["token_ids"])
+        return self.generator(inputs["noise"], text_embeddings)
+
+    def compile(self, generator_optimizer=None, discriminator_optimizer=None, **kwargs):
+        """Configures training.
+
+        Args:
+            generator_optimizer: a `keras.optimizers.Optimizer`. Defaults to the
+                paper's: Adam, learning rate 1e-4, betas 0 and 0.9.
+            discriminator_optimizer: the same, with learning rate 4e-4 by default.
+            **kwargs: `run_eagerly`, `jit_compile`, `steps_per_execution` of
+                `keras.Model.compile`.
+        """
+        optimizer = AdversarialOptimizer(
+            generator_optimizer or _adam(1e-4),
+            discriminator_optimizer or _adam(4e-4),
+            self.generator.trainable_variables,
+        )
+        super().compile(optimizer=optimizer, **kwargs)
+        optimizer.build(self.trainable_variables)
+
+    def train_step(self, *args):
+        return backend.run_step(self, self._train_step, *args)
+
+    def _train_step(self, data):
+        """One update of both networks. Returns the running means of the losses."""
+        data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        text = self.clip.embed_text(data["token_ids"])
+        real_features = self.clip.extract_features(data["images"])
+        noise = data.get("noise")
+        if noise is None:
+            shape = (ops.shape(text)[0], self.generator.latent_dim)
+            noise = keras.random.normal(shape, seed=self.seed_generator)
+
+        def generate():
+            images = self.generator(noise, text)
+            return self.clip.extract_features_and_embed(images)
+
+        # The only pass through generator and CLIP. The discriminator learns from its
+        # outputs; then the generator's gradient is pulled back through it.
+        (fake_features, fake_embeddings), pull = backend.pullback(
+            generate, self.generator.trainable_variables
+        )
+        d_losses = self._update_discriminator(
+            real_features, ops.stop_gradient(fake_features), text
+        )
+        g_losses = self._update_generator(fake_features, fake_embeddings, text, pull)
+        for tracker in self.loss_trackers:
+            tracker.update_state({**d_losses, **g_losses}[tracker.name])
+        return {tracker.name: tracker.result() for tracker in self.loss_trackers}
+
+    def _update_discriminator(self, real_features, fake_features, text):
+        def loss():
+            return self.discriminator_loss(real_features, fake_features, text)
+
+        variables = self.discriminator.trainable_variables
+        (_, terms), gradients = backend.value_and_gradient(loss, variables)
+        self.optimizer.discriminator.apply(gradients, variables)
+        return terms
+
+    def _update_generator(self, fake_features, fake_embeddings, text, pull):
+        def loss(features, embeddings):
+            return self.generator_loss(features, embeddings, text)
+
+        (_, terms), cotangents = backend.value_and_input_gradient(
+            loss, fake_features, fake_embeddings
+        )
+        variables = self.generator.trainable_variables
+        self.optimizer.generator.apply(pull(cotangents), variables)
+        return terms
+
+    def discriminator_loss(self, real_features, fake_features, text_embeddings):
+        """The discriminator's loss and a dict of its terms, by name.
+
+        Args:
+            real_features: tensor `(batch_size, num_taps, grid_size, grid_size,
+                hidden_dim)`, of real images.
+            fake_features: tensor of the same shape, of generated images.
+            text_embeddings: tensor `(batch_size, embedding_dim)`. A sentence an image;
+                the sentences rolled by one are the mismatched ones.
+        """
+
+        def matching(features, text):
+            extracted = self.discriminator.extract(features)
+            logits = self.discriminator.match(extracted, text)
+            return ops.sum(logits), (logits, extracted)
+
+        (_, (logits, extracted)), gradients = backend.value_and_input_gradient(
+            matching, real_features, text_embeddings
+        )
+        mismatched = ops.roll(text_embeddings, -1, axis=0)
+        terms = {
+            "d_real": losses.hinge_real(logits),
+            "d_mismatch": losses.hinge_fake(
+                self.discriminator.match(extracted, mismatched)
+            ),
+            "d_fake": losses.hinge_fake(
+                self.discriminator(fake_features, text_embeddings)
+            ),
+            "gradient_penalty": losses.matching_aware_penalty(
+                gradients, self.penalty_weight
+            ),
+        }
+        loss = terms["d_real"] + (terms["d_mismatch"] + terms["d_fake"]) / 2
+        return loss + terms["gradient_penalty"], terms
+
+    def generator_loss(self, fake_features, fake_embeddings, text_embeddings):
+        """The generator's loss and a dict of its terms, by name.
+
+        Args:
+            fake_features: tensor `(batch_size, num_taps, grid_size, grid_size,
+                hidden_dim)`, of generated images.
+            fake_embeddings: tensor `(batch_size, embedding_dim)`, theirs.
+            text_embeddings: tensor `(batch_size, embedding_dim)`, of their sentences.
+        """
+        terms = {
+            "g_adversarial": -ops.mean(
+                self.discriminator(fake_features, text_embeddings)
+            ),
+            "similarity": losses.clip_similarity(fake_embeddings, text_embeddings),
+        }
+        loss = terms["g_adversarial"] - self.similarity_weight * terms["similarity"]
+        return loss, terms
+
+    def save_weights(self, filepath, overwrite=True, **kwargs):
+        """As in Keras, both optimizers included and the frozen CLIP left out."""
+        keras.saving.save_weights(
+            self, filepath, overwrite, objects_to_skip=self._frozen_layers(), **kwargs
+        )
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """As in Keras, for what `save_weights` wrote."""
+        keras.saving.load_weights(
+            self,
+            filepath,
+            skip_mismatch,
+            objects_to_skip=self._frozen_layers(),
+            **kwargs,
+        )
+
+    def _frozen_layers(self):
+        return list(self.clip._flatten_layers())
+
+    def get_config(self):
+        return {
+            "generator": keras.layers.serialize(self.generator),
+            "discriminator": keras.layers.serialize(self.discriminator),
+            "similarity_weight": self.similarity_weight,
+            "penalty_weight": self.penalty_weight,
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        networks = {
+            name: keras.layers.deserialize(config[name])
+            for name in ("generator", "discriminator")
+        }
+        return cls(**{**config, **networks})
+
+
+def _adam(learning_rate):
+    return keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.9, epsilon=1e-8)

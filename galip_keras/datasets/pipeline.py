@@ -1,0 +1,177 @@
+"""Prepared records to an endless stream of training batches (`tf.data`)."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+if keras.config.backend() != "tensorflow":
+    # TensorFlow only feeds the other backends, yet would take their GPU's memory. It
+    # is too late where the caller has used TensorFlow before: then it is theirs.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+
+# A picture is resized to 76/64 of the crop, so that crops differ.
+_RESIZE = (76, 64)
+
+# What a JPEG decoder can shrink by for next to nothing.
+_RATIOS = (1, 2, 4, 8)
+
+
+def training_batches(
+    builder: tfds.core.DatasetBuilder,
+    preprocessor: Callable[[tf.Tensor], tf.Tensor],
+    *,
+    crop_size: int,
+    batch_size: int,
+    seed: int = 0,
+    split: str = "train",
+    shuffle_buffer: int = 8192,
+    skip: int = 0,
+) -> tf.data.Dataset:
+    """Endless batches of randomly cropped and flipped pictures with a caption each.
+
+    Each pass over the data is shuffled afresh. Everything random follows from `seed`,
+    so the same arguments give the same stream.
+
+    Args:
+        builder: a builder that `galip_keras.datasets.prepare` returned.
+        preprocessor: callable. Maps captions, a string tensor `(batch_size,)`, to
+            token ids `(batch_size, sequence_length)` inside a `tf.data` map.
+        crop_size: int. Height and width of the pictures, in pixels. Before cropping,
+            the shorter side is resized to 76/64 of it.
+        batch_size: int. A data set may be smaller: it is repeated.
+        seed: int. What all random choices derive from.
+        split: string. The split to read.
+        shuffle_buffer: int. Records in the shuffle buffer, about 20 kB each.
+        skip: int. Batches to leave out at the start, as when training resumes. Whole
+            passes cost nothing; the rest is read, but not decoded.
+
+    Returns:
+        A `tf.data.Dataset` of `{"images", "token_ids"}`: float32
+        `(batch_size, crop_size, crop_size, 3)` in [-1, 1], and int32
+        `(batch_size, sequence_length)`.
+
+    Raises:
+        ValueError: where there is no such split.
+    """
+    count = num_examples(builder, split)
+    records = _records(builder, split)
+    passes, position = divmod(skip * batch_size, count)
+
+    def shuffled(epoch):
+        # Only of this function's graph: shuffle() would else mix in the global seed.
+        tf.compat.v1.set_random_seed(1)
+        # A pass is shuffled by its own number, so that passes can be skipped.
+        order = tf.random.stateless_uniform(
+            [], (seed, epoch), minval=None, maxval=None, dtype=tf.int64
+        )
+        return records.shuffle(
+            min(shuffle_buffer, count), seed=order, reshuffle_each_iteration=False
+        )
+
+    def example(index, record):
+        return _training_example(record, (seed, index), crop_size)
+
+    def batch(images, captions):
+        # keras-hub's tokenizers lose the batch size.
+        token_ids = tf.ensure_shape(preprocessor(captions), (batch_size, None))
+        images = tf.cast(images, tf.float32) / 127.5 - 1.0
+        return {"images": images, "token_ids": tf.cast(token_ids, tf.int32)}
+
+    dataset = tf.data.Dataset.range(passes, tf.int64.max).flat_map(shuffled)
+    dataset = dataset.skip(position).enumerate(skip * batch_size)
+    dataset = _map(dataset, example)
+    dataset = _map(dataset.batch(batch_size, drop_remainder=True), batch)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def num_examples(builder: tfds.core.DatasetBuilder, split: str = "train") -> int:
+    """The number of pictures in a split.
+
+    Raises:
+        ValueError: where there is no such split.
+    """
+    if split not in builder.info.splits:
+        splits = ", ".join(builder.info.splits)
+        raise ValueError(f"there is no split {split!r}, only {splits}")
+    return builder.info.splits[split].num_examples
+
+
+def fixed_captions(
+    builder: tfds.core.DatasetBuilder, n: int, split: str = "train"
+) -> list[str]:
+    """The first captions of `n` pictures, always the same, for grids of samples.
+
+    They are repeated where there are fewer pictures.
+
+    Raises:
+        ValueError: where there is no such split.
+    """
+    count = min(n, num_examples(builder, split))
+    records = _records(builder, split).take(count)
+    captions = [record["captions"][0].numpy().decode() for record in records]
+    return list(itertools.islice(itertools.cycle(captions), n))
+
+
+def _records(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
+    """The records of a split in the order of the files, pictures still as JPEG."""
+    return builder.as_dataset(
+        split=split,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        # Small data sets would be cached, which a pass that is cut short disturbs.
+        read_config=tfds.ReadConfig(try_autocache=False),
+    )
+
+
+def _map(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+    return dataset.map(
+        function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _training_example(record, seed, crop_size):
+    """A random uint8 crop `(crop_size, crop_size, 3)` and one of the captions."""
+    crop_seed, flip_seed, caption_seed = tf.unstack(tf.random.split(tf.stack(seed), 3))
+    numerator, denominator = _RESIZE
+    image = _decode(record["image"], round(crop_size * numerator / denominator))
+    image = tf.image.stateless_random_crop(
+        image, (crop_size, crop_size, 3), seed=crop_seed
+    )
+    image = tf.image.stateless_random_flip_left_right(image, seed=flip_seed)
+    captions = record["captions"]
+    choice = tf.random.stateless_uniform(
+        [], caption_seed, maxval=tf.size(captions), dtype=tf.int32
+    )
+    return image, captions[choice]
+
+
+def _decode(jpeg, shorter_side):
+    """Decodes to uint8 `(height, width, 3)`, where the lesser is `shorter_side`."""
+    stored = tf.reduce_min(tf.io.extract_jpeg_shape(jpeg)[:2])
+    decoders = [
+        lambda ratio=ratio: tf.io.decode_jpeg(jpeg, channels=3, ratio=ratio)
+        for ratio in _RATIOS
+    ]
+    large_enough = tf.constant(_RATIOS[1:]) * shorter_side <= stored
+    image = tf.switch_case(
+        tf.math.count_nonzero(large_enough, dtype=tf.int32), decoders
+    )
+    size = tf.shape(image)[:2]
+    return tf.cond(
+        tf.reduce_min(size) == shorter_side,
+        lambda: image,
+        lambda: _resize(image, size * shorter_side // tf.reduce_min(size)),
+    )
+
+
+def _resize(image, size):
+    image = tf.image.resize(image, size, method="bilinear", antialias=True)
+    # Back to whole numbers, as an image library resizes: a crop of bytes is cheap.
+    return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)

@@ -1,0 +1,210 @@
+"""The stream of training batches: shapes, randomness, resuming, pixels."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from galip_keras.datasets import pipeline, prepare
+
+
+def preprocessor(captions):
+    """Two captions never share their bytes here, so ids identify captions."""
+    padded = tf.strings.substr(tf.strings.join([captions, "      "]), 0, 6)
+    return tf.ensure_shape(tf.io.decode_raw(padded, tf.uint8), (None, 6))
+
+
+def texts(batch):
+    return [bytes(ids.astype("uint8")).decode().strip() for ids in batch["token_ids"]]
+
+
+def stream(builder, **kwargs):
+    arguments = {"crop_size": 16, "batch_size": 4, **kwargs}
+    return pipeline.training_batches(builder, preprocessor, **arguments)
+
+
+def take(dataset, count):
+    return list(dataset.take(count).as_numpy_iterator())
+
+
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory):
+    """Ten noisy pictures, captioned `0 a` to `9 a`; the last also `9 b` and `9 c`."""
+    folder = tmp_path_factory.mktemp("ten")
+    random = np.random.default_rng(0)
+    rows = []
+    for number in range(10):
+        pixels = random.integers(0, 256, (20, 30, 3), "uint8")
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        rows.append({"file_name": f"{number}.png", "text": f"{number} a"})
+    rows[9]["text"] = ["9 a", "9 b", "9 c"]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return prepare(f"folder:{folder}", tmp_path_factory.mktemp("records"))
+
+
+def one(tmp_path, pixels):
+    """A data set of one picture."""
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a bird")
+    return prepare(f"folder:{tmp_path}", tmp_path / "records")
+
+
+def test_element_spec(ten):
+    spec = stream(ten, crop_size=24, batch_size=3).element_spec
+    assert spec["images"] == tf.TensorSpec((3, 24, 24, 3), tf.float32)
+    assert spec["token_ids"] == tf.TensorSpec((3, 6), tf.int32)
+
+
+def test_pixels_are_in_range(ten):
+    images = np.stack([batch["images"] for batch in take(stream(ten), 5)])
+    assert -1.0 <= images.min() < -0.5
+    assert 0.5 < images.max() <= 1.0
+
+
+def test_each_pass_has_every_picture_once_in_a_new_order(ten):
+    batches = take(stream(ten, batch_size=10), 4)
+    orders = [[text[0] for text in texts(batch)] for batch in batches]
+    assert all(sorted(order) == list("0123456789") for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_the_seed_decides_everything(ten):
+    def streams(seed, global_seed):
+        tf.random.set_seed(global_seed)
+        return take(stream(ten, seed=seed), 6)
+
+    first, again, other = streams(0, 1), streams(0, 2), streams(1, 1)
+    for a, b in zip(first, again):
+        np.testing.assert_array_equal(a["images"], b["images"])
+        np.testing.assert_array_equal(a["token_ids"], b["token_ids"])
+    assert [texts(batch) for batch in first] != [texts(batch) for batch in other]
+
+
+@pytest.mark.parametrize("skip", [1, 2, 5, 23])
+def test_skip_continues_the_stream(ten, skip):
+    expected = take(stream(ten), skip + 3)[skip:]
+    for a, b in zip(expected, take(stream(ten, skip=skip), 3)):
+        np.testing.assert_array_equal(a["images"], b["images"])
+        np.testing.assert_array_equal(a["token_ids"], b["token_ids"])
+
+
+def test_skipping_far_is_cheap(ten):
+    # A million passes: reading them would take hours.
+    assert len(take(stream(ten, skip=10**7), 1)) == 1
+
+
+def test_fewer_pictures_than_a_batch(ten):
+    (batch,) = take(stream(ten, batch_size=32), 1)
+    assert batch["images"].shape == (32, 16, 16, 3)
+    assert len({text[0] for text in texts(batch)}) == 10
+
+
+def test_a_small_shuffle_buffer(ten):
+    (batch,) = take(stream(ten, batch_size=10, shuffle_buffer=2), 1)
+    assert sorted(text[0] for text in texts(batch)) == list("0123456789")
+
+
+def test_one_random_caption(ten):
+    (batch,) = take(stream(ten, batch_size=600), 1)
+    counts = [texts(batch).count(text) for text in ("9 a", "9 b", "9 c")]
+    assert sum(counts) == 60
+    # Each is binomial with mean 20 and deviation 3.7.
+    assert min(counts) > 5
+
+
+def test_crops_and_flips(tmp_path):
+    """Red grows to the right, green downwards: both say where a crop comes from."""
+    ramp = np.arange(304) * 255 / 303
+    pixels = np.zeros((304, 304, 3), "uint8")
+    pixels[..., 0], pixels[..., 1] = ramp[None], ramp[:, None]
+    dataset = stream(one(tmp_path, pixels), crop_size=256, batch_size=64)
+    images = take(dataset, 1)[0]["images"]
+    red, green = images[:, 128, :, 0], images[:, :, 128, 1]
+    flipped = red[:, 0] > red[:, -1]
+    assert 16 < flipped.sum() < 48  # binomial: mean 32, deviation 4
+    red = np.where(flipped[:, None], red[:, ::-1], red)
+    # From value to position: no crop is scaled, and all offsets 0 to 48 occur.
+    for side in (red, green):
+        position = (side + 1.0) / 2.0 * 303
+        assert np.abs(np.diff(position[:, [0, -1]]) - 255).max() < 4
+        offsets = position[:, 0]
+        assert -2 < offsets.min() < 12
+        assert 36 < offsets.max() < 50
+    correlation = np.corrcoef(red[:, 0], green[:, 0])[0, 1]
+    assert abs(correlation) < 0.5
+
+
+@pytest.mark.parametrize("crop_size", [16, 32, 64, 100, 128, 224, 256, 300])
+@pytest.mark.parametrize("size", [(304, 304), (304, 461), (608, 304), (50, 33)])
+def test_decode_at_any_size(crop_size, size):
+    """The left half of the picture is black, the right half is white."""
+    width, height = size
+    pixels = np.zeros((height, width, 3), "uint8")
+    pixels[:, width // 2 :] = 255
+    jpeg = tf.io.encode_jpeg(pixels, quality=100)
+    shorter = round(crop_size * 76 / 64)
+    image = pipeline._decode(jpeg, shorter).numpy()
+    assert image.dtype == np.uint8
+    assert min(image.shape[:2]) == shorter
+    np.testing.assert_allclose(image.shape[1] / image.shape[0], width / height, 0.06)
+    columns = image.mean(axis=(0, 2))
+    quarter = image.shape[1] // 4
+    assert columns[:quarter].max() < 8
+    assert columns[-quarter:].min() > 247
+    # Neither shrinking nor resizing moves the picture.
+    assert abs(columns.mean() - pixels.mean()) < 6
+
+
+def test_shrinking_is_antialiased():
+    """A chequered pattern becomes even grey, not other chequers."""
+    pixels = np.indices((304, 304)).sum(0) % 2 * np.uint8(255)
+    pixels = np.repeat(pixels[..., None], 3, axis=-1).astype("uint8")
+    jpeg = tf.io.encode_jpeg(pixels, quality=100, chroma_downsampling=False)
+    for shorter in (38, 76, 95, 155):  # by 8, by 4, by 2 and resizing, by resizing
+        image = pipeline._decode(jpeg, shorter).numpy().astype(float)
+        assert image[4:-4, 4:-4].std() < 3
+
+
+def test_num_examples(ten):
+    assert pipeline.num_examples(ten) == 10
+    assert pipeline.num_examples(ten, "train") == 10
+    with pytest.raises(ValueError, match="there is no split 'test', only train"):
+        pipeline.num_examples(ten, "test")
+    with pytest.raises(ValueError, match="there is no split 'test'"):
+        stream(ten, split="test")
+
+
+def test_fixed_captions(ten):
+    captions = pipeline.fixed_captions(ten, 25)
+    assert captions == pipeline.fixed_captions(ten, 25)
+    assert sorted(captions[:10]) == [f"{number} a" for number in range(10)]
+    assert captions == list(itertools.islice(itertools.cycle(captions[:10]), 25))
+    assert pipeline.fixed_captions(ten, 3) == captions[:3]
+    assert pipeline.fixed_captions(ten, 0) == []
+
+
+def test_keras_hub_tokenizer(ten):
+    keras_hub = pytest.importorskip("keras_hub")
+    pieces = ["a</w>", *(f"{number}</w>" for number in range(10)), "b</w>", "c</w>"]
+    pieces += ["b", "ba</w>", "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = keras_hub.models.CLIPTokenizer(
+        vocabulary={piece: index for index, piece in enumerate(pieces)},
+        merges=["b a</w>"],
+    )
+    packer = keras_hub.layers.StartEndPacker(
+        sequence_length=8,
+        start_value=tokenizer.start_token_id,
+        end_value=tokenizer.end_token_id,
+        pad_value=tokenizer.pad_token_id,
+    )
+    dataset = pipeline.training_batches(
+        ten, lambda texts: packer(tokenizer(texts)), crop_size=16, batch_size=10
+    )
+    assert dataset.element_spec["token_ids"] == tf.TensorSpec((10, 8), tf.int32)
+    token_ids = take(dataset, 1)[0]["token_ids"]
+    assert sorted(token_ids[:, 1]) == list(range(1, 11))
+    assert (token_ids[:, 0] == tokenizer.start_token_id).all()
+    assert (token_ids[:, 3] == tokenizer.end_token_id).all()

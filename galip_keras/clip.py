@@ -66,6 +66,9 @@ class FrozenCLIP(keras.layers.Layer):
         # over them; without this a randomly initialised CLIP sees no positions.
         positions = encoder.embedding.position_ids
         positions.assign(ops.arange(positions.shape[1], dtype=positions.dtype)[None])
+        # OpenAI's epsilon, in keras-hub's text encoder too, which ends on 1e-6: through
+        # the kinks of the generator the difference would show in its gradients.
+        clip.text_encoder.layer_norm.epsilon = 1e-5
         self.trainable = False
         self.built = True
 
@@ -126,8 +129,8 @@ class FrozenCLIP(keras.layers.Layer):
             images: tensor `(batch_size, height, height, 3)` in [-1, 1], of any size.
 
         Returns:
-            A tuple of the features, as `extract_features` gives them, and the projected,
-            layer-normalised class tokens, a float32 tensor
+            A tuple of the features, as `extract_features` gives them, and the
+            projected, layer-normalised class tokens, a float32 tensor
             `(batch_size, embedding_dim)`.
         """
         features, x = self._encode(images, num_layers=self.num_layers)

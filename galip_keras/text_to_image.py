@@ -49,8 +49,8 @@ def noise(seeds, latent_dim):
         latent_dim: int. Size of the noise of an image.
 
     Returns:
-        A float32 `tf.Tensor` `(batch_size, latent_dim)`, standard normal: row i is drawn
-        by the Philox algorithm from the pair (seeds[i], 0) alone.
+        A float32 `tf.Tensor` `(batch_size, latent_dim)`, standard normal: row i is
+        drawn by the Philox algorithm from the pair (seeds[i], 0) alone.
     """
     import tensorflow as tf
 
@@ -239,8 +239,8 @@ class GALIPTextToImage(TextToImage):
                 variety for typical pictures.
 
         Returns:
-            A uint8 array `(batch_size, image_size, image_size, 3)`, or without its first
-            axis for a single string.
+            A uint8 array `(batch_size, image_size, image_size, 3)`, or without its
+            first axis for a single string.
 
         Raises:
             ValueError: for a negative seed or truncation, or too few seeds.

@@ -1,0 +1,1 @@
+"""The command line of GALIP. Installed as the package `galip_cli`."""

@@ -1,0 +1,90 @@
+"""`galip`: the group of commands, and the one place where errors are shown."""
+
+import importlib
+import sys
+
+import click
+
+import galip_keras
+
+COMMANDS = ("train", "sample", "convert", "info")
+
+
+class LazyGroup(click.Group):
+    """Imports the file of a command when it is asked for."""
+
+    def list_commands(self, ctx):
+        return list(COMMANDS)
+
+    def get_command(self, ctx, name):
+        if name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"galip_cli.{name}"), name)
+        # `--debug` may stand behind the command as well.
+        if _debug not in command.params:
+            command.params.append(_debug)
+        return command
+
+
+_debug = click.Option(
+    ["--debug"],
+    is_flag=True,
+    expose_value=False,
+    help="Show the traceback of an error.",
+)
+
+
+@click.group(
+    cls=LazyGroup,
+    params=[_debug],
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(galip_keras.__version__, prog_name="galip")
+@click.pass_context
+def galip(ctx):
+    """Text-to-image GANs on a frozen CLIP.
+
+    Train one on your own pictures and captions, and make pictures from sentences.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(args=None):
+    """Runs `galip`, with errors as one line on standard error.
+
+    Args:
+        args: list of strings. Defaults to those of the process.
+    """
+    args = sys.argv[1:] if args is None else args
+    try:
+        sys.exit(galip.main(args, prog_name="galip", standalone_mode=False) or 0)
+    except Exception as error:
+        if "--debug" in args:
+            raise
+        message, code = _explain(error)
+        click.echo(message, err=True)
+        sys.exit(code)
+
+
+def _explain(error):
+    """The line to show for an exception, and the exit code."""
+    if isinstance(error, click.Abort):
+        return "Interrupted.", 130
+    if isinstance(error, click.ClickException):
+        return f"Error: {_one_line(error.format_message())}", error.exit_code
+    if isinstance(error, OSError) and error.filename:
+        return f"Error: {error.filename}: {error.strerror}", 1
+    text = _one_line(str(error))
+    if not isinstance(error, (ValueError, OSError)) or not text:
+        text = f"{type(error).__name__}: {text} (--debug shows where it comes from)"
+    return f"Error: {text}", 1
+
+
+def _one_line(text):
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Keras and TensorFlow, imported without their notes on standard error."""
+
+import contextlib
+import os
+import sys
+import tempfile
+
+
+@contextlib.contextmanager
+def quiet_imports():
+    """Holds back what native libraries write on standard error while they load.
+
+    No setting stops TensorFlow's notes about missing CUDA drivers. Who wants to see
+    them sets TF_CPP_MIN_LOG_LEVEL.
+    """
+    if not sys.stderr.isatty():
+        # Progress bars in a log file are noise; tensorflow-datasets draws them.
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

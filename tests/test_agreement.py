@@ -1,0 +1,50 @@
+"""One step from the same weights ends in the same weights on every backend."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+TOLERANCE = 1e-5
+
+SCRIPT = """
+import sys
+import keras, numpy as np, tiny
+
+model = tiny.gan()
+model.compile()
+# Shuffling, each backend would pair other sentences as mismatched.
+model.fit(tiny.batch(), batch_size=4, shuffle=False, verbose=0)
+weights = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+np.savez(sys.argv[1], *weights)
+"""
+
+
+def one_step(backend, path):
+    root = pathlib.Path(__file__).parents[1]
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+    }
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(path)], env=environment, check=True
+    )
+    with np.load(path) as file:
+        return [file[f"arr_{i}"] for i in range(len(file.files))]
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize("other", ["jax", "torch"])
+def test_one_step_ends_in_the_same_weights(other, tmp_path):
+    if importlib.util.find_spec(other) is None:
+        pytest.skip(f"{other} is not installed")
+    ours = one_step("tensorflow", tmp_path / "tensorflow.npz")
+    theirs = one_step(other, tmp_path / "other.npz")
+    assert len(ours) == len(theirs) > 0
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE)

@@ -1,0 +1,344 @@
+"""Checkpoints to presets: files of exactly the authors' layout, and files that lie."""
+
+import gzip
+import itertools
+import os
+import pickle
+
+import numpy as np
+import pytest
+import tokenizers
+from keras.ops import convert_to_numpy
+
+from galip_keras import GALIPTextToImage, convert
+
+torch = pytest.importorskip("torch")
+
+HIDDEN, GRID, PATCH, TEXT, EMBEDDING, VOCABULARY = 64, 7, 4, 64, 24, 520
+LATENT, CODE, BASE = 10, 6, 2
+LAYERS = 9
+
+
+def transformer(width, layers):
+    shapes = {}
+    for i in range(layers):
+        block = f"transformer.resblocks.{i}."
+        shapes |= {
+            block + "attn.in_proj_weight": (3 * width, width),
+            block + "attn.in_proj_bias": (3 * width,),
+            block + "attn.out_proj.weight": (width, width),
+            block + "attn.out_proj.bias": (width,),
+            block + "ln_1.weight": (width,),
+            block + "ln_1.bias": (width,),
+            block + "mlp.c_fc.weight": (4 * width, width),
+            block + "mlp.c_fc.bias": (4 * width,),
+            block + "mlp.c_proj.weight": (width, 4 * width),
+            block + "mlp.c_proj.bias": (width,),
+            block + "ln_2.weight": (width,),
+            block + "ln_2.bias": (width,),
+        }
+    return shapes
+
+
+def vit_shapes():
+    return {
+        "class_embedding": (HIDDEN,),
+        "positional_embedding": (GRID**2 + 1, HIDDEN),
+        "conv1.weight": (HIDDEN, 3, PATCH, PATCH),
+        "ln_pre.weight": (HIDDEN,),
+        "ln_pre.bias": (HIDDEN,),
+        **transformer(HIDDEN, LAYERS),
+    }
+
+
+def clip_shapes():
+    return {
+        "positional_embedding": (77, TEXT),
+        "text_projection": (TEXT, EMBEDDING),
+        "logit_scale": (),
+        **{f"visual.{k}": v for k, v in vit_shapes().items()},
+        "visual.proj": (HIDDEN, EMBEDDING),
+        "visual.ln_post.weight": (HIDDEN,),
+        "visual.ln_post.bias": (HIDDEN,),
+        **transformer(TEXT, 1),
+        "token_embedding.weight": (VOCABULARY, TEXT),
+        "ln_final.weight": (TEXT,),
+        "ln_final.bias": (TEXT,),
+    }
+
+
+def fusion(prefix, channels):
+    condition = LATENT + EMBEDDING
+    shapes = {}
+    for affine, kind in itertools.product("01", ("gamma", "beta")):
+        place = f"{prefix}affine{affine}.fc_{kind}."
+        shapes |= {
+            place + "linear1.weight": (channels, condition),
+            place + "linear1.bias": (channels,),
+            place + "linear2.weight": (channels, channels),
+            place + "linear2.bias": (channels,),
+        }
+    return shapes
+
+
+def conv(name, out, into, kernel):
+    return {f"{name}.weight": (out, into, kernel, kernel), f"{name}.bias": (out,)}
+
+
+def generator_shapes():
+    half = CODE // 2
+    condition = LATENT + EMBEDDING
+    shapes = {
+        "fc_code.weight": (CODE * GRID**2, LATENT),
+        "fc_code.bias": (CODE * GRID**2,),
+    }
+    for i in range(4):
+        block = f"mapping.FBlocks.{i}."
+        shapes |= {
+            **conv(block + "conv1", half, CODE, 3),
+            **fusion(block + "fuse1.", half),
+            **conv(block + "conv2", CODE, half, 3),
+            **fusion(block + "fuse2.", CODE),
+        }
+    shapes |= conv("mapping.conv_fuse", HIDDEN, CODE, 5)
+    shapes |= {f"mapping.CLIP_ViT.{k}": v for k, v in vit_shapes().items()}
+    # 28 pixels: blocks to 8, 16 and 28.
+    channels = [8 * BASE, 4 * BASE, 2 * BASE, BASE]
+    shapes |= conv("mapping.conv", channels[0], HIDDEN, 5)
+    shapes |= {
+        "mapping.fc_prompt.weight": (8 * HIDDEN, condition),
+        "mapping.fc_prompt.bias": (8 * HIDDEN,),
+    }
+    for i, (into, out) in enumerate(itertools.pairwise(channels)):
+        block = f"GBlocks.{i}."
+        shapes |= {
+            **conv(block + "c1", out, into, 3),
+            **conv(block + "c2", out, out, 3),
+            **fusion(block + "fuse1.", into),
+            **fusion(block + "fuse2.", out),
+            **conv(block + "c_sc", out, into, 1),
+        }
+    return shapes | conv("to_rgb.1", 3, BASE, 3)
+
+
+def extractor_shapes(channels=16):
+    shapes = {}
+    for i in (0, 1):
+        block = f"DBlocks.{i}."
+        shapes |= {
+            block + "gamma": (1,),
+            block + "beta": (1,),
+            block + "conv_r.0.weight": (HIDDEN, HIDDEN, 3, 3),
+            block + "conv_r.2.weight": (HIDDEN, HIDDEN, 3, 3),
+            **conv(block + "conv_s", HIDDEN, HIDDEN, 1),
+        }
+    return shapes | {
+        "main.gamma": (1,),
+        "main.conv_r.0.weight": (channels, HIDDEN, 3, 3),
+        "main.conv_r.2.weight": (channels, channels, 3, 3),
+        **conv("main.conv_s", channels, HIDDEN, 1),
+    }
+
+
+def head_shapes(channels=16):
+    return {
+        "joint_conv.0.weight": (8, channels + EMBEDDING, 4, 4),
+        "joint_conv.2.weight": (1, 8, 4, 4),
+    }
+
+
+def state(shapes, seed):
+    rng = np.random.default_rng(seed)
+    return {
+        name: torch.tensor(0.1 * rng.standard_normal(shape), dtype=torch.float32)
+        for name, shape in shapes.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def clip_state():
+    return state(clip_shapes(), 0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(clip_state):
+    generator = state(generator_shapes(), 1)
+    for name in vit_shapes():
+        generator["mapping.CLIP_ViT." + name] = clip_state["visual." + name]
+    networks = {
+        "netG": {f"module.{k}": v for k, v in generator.items()},
+        "netD": state(extractor_shapes(), 2),
+        "netC": state(head_shapes(), 3),
+    }
+    return {"model": networks, "optimizers": {"step": [1, 2.0]}, "epoch": 3}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, clip_state, checkpoint):
+    """The three files that a conversion without a network takes."""
+    folder = tmp_path_factory.mktemp("files")
+    torch.save(checkpoint, folder / "galip.pth")
+    torch.save(clip_state, folder / "clip.pth")
+    merges = ["t h", "th e</w>", "o w", "ow l</w>", "a n", "a n</w>"]
+    text = "\n".join(['"bpe_simple_vocab: version"', *merges, "unused pair", ""])
+    (folder / "bpe.txt.gz").write_bytes(gzip.compress(text.encode()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("converted") / "preset"
+    model = convert.convert(
+        str(files / "galip.pth"),
+        str(out),
+        clip=str(files / "clip.pth"),
+        vocabulary=str(files / "bpe.txt.gz"),
+    )
+    return model, out
+
+
+def test_sizes_are_read_off_the_tensors(converted):
+    generator = converted[0].backbone.generator
+    assert generator.image_size == GRID * PATCH
+    assert generator.latent_dim == LATENT
+    assert generator.base_channels == BASE
+    assert generator.bridge_channels == CODE
+    assert generator.prompt_layers == tuple(range(1, 9))
+    assert generator.clip.embedding_dim == EMBEDDING
+
+
+def test_the_preset_makes_the_same_pictures(converted):
+    model, out = converted
+    loaded = GALIPTextToImage.from_preset(str(out))
+    assert loaded.preprocessor.tokenizer.vocabulary_size() == VOCABULARY
+    np.testing.assert_array_equal(
+        loaded.generate("the owl", seed=1), model.generate("the owl", seed=1)
+    )
+
+
+def test_the_discriminator_is_kept(converted, checkpoint):
+    model, out = converted
+    discriminator = convert.discriminator_from_state(
+        convert._to_numpy(checkpoint["model"]["netD"]),
+        convert._to_numpy(checkpoint["model"]["netC"]),
+        model.backbone.clip,
+    )
+    kernel = convert_to_numpy(discriminator.head_conv_2.kernel)
+    expected = checkpoint["model"]["netC"]["joint_conv.2.weight"].numpy()
+    np.testing.assert_array_equal(kernel[:, :, :, 0].transpose(2, 0, 1), expected[0])
+    assert (out / "discriminator.weights.h5").stat().st_size > 0
+
+
+def test_half_precision_and_generator_alone(files, clip_state, checkpoint, tmp_path):
+    generator = {
+        k.removeprefix("module."): v.half()
+        for k, v in checkpoint["model"]["netG"].items()
+    }
+    torch.save({"model": {"netG": generator}}, tmp_path / "half.pth")
+    clip = convert.clip_from_state(convert._to_numpy(clip_state))
+    half = convert.read_state(str(tmp_path / "half.pth"))["model"]["netG"]
+    model = convert.generator_from_state(half, clip)
+    expected = generator["to_rgb.1.bias"].float().numpy()
+    np.testing.assert_array_equal(convert_to_numpy(model.to_rgb.bias), expected)
+
+
+def test_a_clip_becomes_a_clip_preset(files, tmp_path):
+    out = tmp_path / "clip"
+    vocabulary = str(files / "bpe.txt.gz")
+    convert.convert(str(files / "clip.pth"), str(out), vocabulary=vocabulary)
+    from galip_keras.clip import load_clip
+
+    backbone, tokenizer = load_clip(str(out))
+    assert backbone.projection_dim == EMBEDDING
+    assert list(map(int, tokenizer("the"))) == [513]
+
+
+def test_every_tensor_has_its_place(checkpoint, clip_state):
+    clip = convert.clip_from_state(convert._to_numpy(clip_state))
+    networks = convert._to_numpy(checkpoint["model"])
+    missing = dict(networks["netG"])
+    del missing["module.GBlocks.1.c2.bias"]
+    with pytest.raises(ValueError, match=r"no tensor 'GBlocks\.1\.c2\.bias'"):
+        convert.generator_from_state(missing, clip)
+    with pytest.raises(ValueError, match=r"no place for: extra\.weight\."):
+        convert.generator_from_state({**networks["netG"], "extra.weight": 0}, clip)
+    wrong = {**networks["netG"], "to_rgb.1.bias": np.zeros(4)}
+    with pytest.raises(ValueError, match=r"has the shape \(4,\); \(3,\) was expected"):
+        convert.generator_from_state(wrong, clip)
+
+
+def test_another_clip_is_refused(checkpoint):
+    other = convert.clip_from_state(convert._to_numpy(state(clip_shapes(), 9)))
+    with pytest.raises(ValueError, match="another CLIP"):
+        convert.generator_from_state(
+            convert._to_numpy(checkpoint["model"]["netG"]), other
+        )
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/galip_was_here",)
+
+
+def write_code(path):
+    torch.save({"model": {"netG": {}}, "code": Payload()}, path)
+
+
+def write_old_code(path):
+    path.write_bytes(pickle.dumps({"netG": Payload()}))
+
+
+@pytest.mark.parametrize("write", [write_code, write_old_code])
+def test_code_is_refused_and_not_run(write, tmp_path):
+    marker = "/tmp/galip_was_here"
+    assert not os.path.exists(marker)
+    write(tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="more than tensors") as caught:
+        convert.convert(str(tmp_path / "evil.pth"), str(tmp_path / "out"))
+    assert "\n" not in str(caught.value)
+    assert not os.path.exists(marker)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"these are no weights"])
+def test_other_files_are_refused(content, tmp_path):
+    (tmp_path / "file.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="no file of PyTorch weights") as caught:
+        convert.convert(str(tmp_path / "file.pth"), str(tmp_path / "out"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_checkpoint_is_refused(files, tmp_path):
+    whole = (files / "galip.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut\.pth"):
+        convert.convert(str(tmp_path / "cut.pth"), str(tmp_path / "out"))
+
+
+def test_other_weights_are_refused_saying_what_they_hold(tmp_path):
+    torch.save({"layer1.weight": torch.zeros(2)}, tmp_path / "resnet.pth")
+    with pytest.raises(ValueError, match=r"it holds layer1\.weight"):
+        convert.convert(str(tmp_path / "resnet.pth"), str(tmp_path / "out"))
+
+
+def test_an_existing_folder_is_not_touched(files, tmp_path):
+    with pytest.raises(FileExistsError, match="exists already"):
+        convert.convert(str(files / "galip.pth"), str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vocabulary_is_openai_s_order(files):
+    tokenizer = convert.read_vocabulary(str(files / "bpe.txt.gz"), VOCABULARY)
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    assert [tokenizer.id_to_token(i) for i in (0, 1)] == alphabet[:2] == ["!", '"']
+    assert tokenizer.id_to_token(512) == "th"
+    assert tokenizer.id_to_token(VOCABULARY - 1) == "<|endoftext|>"
+
+
+def test_a_wrong_vocabulary_is_refused(tmp_path):
+    (tmp_path / "short.gz").write_bytes(gzip.compress(b"version\na b\n"))
+    with pytest.raises(ValueError, match="does not hold the 48894"):
+        convert.read_vocabulary(str(tmp_path / "short.gz"))
+    (tmp_path / "plain.gz").write_bytes(b"version\na b\n")
+    with pytest.raises(ValueError, match="no gzip file"):
+        convert.read_vocabulary(str(tmp_path / "plain.gz"))

@@ -1,0 +1,177 @@
+"""The training step through `fit`: what it reports, changes, saves and restores."""
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from keras.ops import convert_to_numpy
+
+from galip_keras import GALIP, MateG
+
+LOSSES = {
+    "d_real",
+    "d_mismatch",
+    "d_fake",
+    "gradient_penalty",
+    "g_adversarial",
+    "similarity",
+}
+
+
+def values(variables):
+    return [convert_to_numpy(v).copy() for v in variables]
+
+
+def changed(before, variables):
+    return [
+        not np.array_equal(a, convert_to_numpy(v)) for a, v in zip(before, variables)
+    ]
+
+
+@pytest.fixture
+def model():
+    model = tiny.gan()
+    model.compile()
+    return model
+
+
+def test_fit_reports_the_losses_by_name(model, capsys):
+    seen = []
+    callback = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(set(logs))
+    )
+    history = model.fit(
+        tiny.batch(8), batch_size=4, epochs=2, verbose=2, callbacks=[callback]
+    )
+    assert set(history.history) == LOSSES
+    assert seen == [LOSSES] * 4
+    assert "gradient_penalty" in capsys.readouterr().out
+
+
+def test_a_step_changes_both_networks_and_not_clip(model):
+    generator = values(model.generator.trainable_variables)
+    discriminator = values(model.discriminator.trainable_variables)
+    clip = values(model.clip.weights)
+    model.fit(tiny.batch(), batch_size=4, verbose=0)
+    assert all(changed(discriminator, model.discriminator.trainable_variables))
+    assert all(changed(generator, model.generator.trainable_variables))
+    assert not any(changed(clip, model.clip.weights))
+
+
+def test_losses_of_a_step_are_those_of_the_pure_functions():
+    """The generator is judged by the discriminator after its update."""
+    model = tiny.gan()
+    model.compile()
+    data = tiny.batch()
+    text = model.clip.embed_text(data["token_ids"])
+    real = model.clip.extract_features(data["images"])
+    fake, embedding = model.clip.extract_features_and_embed(
+        model.generator(data["noise"], text)
+    )
+    _, d_terms = model.discriminator_loss(real, fake, text)
+    expected = {k: float(v) for k, v in d_terms.items()}
+    logs = model.fit(data, batch_size=4, shuffle=False, verbose=0).history
+    _, g_terms = model.generator_loss(fake, embedding, text)
+    expected |= {k: float(v) for k, v in g_terms.items()}
+    for name, value in expected.items():
+        assert logs[name][0] == pytest.approx(value, rel=1e-3, abs=1e-4)
+
+
+def test_one_pass_through_generator_and_clip(model, monkeypatch):
+    calls = {"transform_bridge": 0, "extract_features_and_embed": 0}
+
+    def count(name):
+        original = getattr(type(model.clip), name)
+
+        def wrapper(self, *args):
+            calls[name] += 1
+            return original(self, *args)
+
+        monkeypatch.setattr(type(model.clip), name, wrapper)
+
+    for name in calls:
+        count(name)
+    model.compile(run_eagerly=True)
+    model.fit(tiny.batch(), batch_size=4, verbose=0)
+    assert calls == {"transform_bridge": 1, "extract_features_and_embed": 1}
+
+
+def test_noise_is_drawn_anew_each_step(model):
+    data = tiny.batch(noise=False)
+    before = convert_to_numpy(model.seed_generator.state).copy()
+    model.fit(data, batch_size=4, verbose=0)
+    after = convert_to_numpy(model.seed_generator.state).copy()
+    model.fit(data, batch_size=4, verbose=0)
+    assert not np.array_equal(before, after)
+    assert not np.array_equal(after, convert_to_numpy(model.seed_generator.state))
+
+
+def test_saved_weights_restore_both_optimizers(model, tmp_path):
+    data = tiny.batch()
+    model.fit(data, batch_size=4, epochs=2, verbose=0)
+    path = tmp_path / "model.weights.h5"
+    model.save_weights(path)
+    restored = tiny.gan(seed=5)
+    restored.compile()
+    restored.load_weights(path)
+    for ours, theirs in (
+        (restored.trainable_variables, model.trainable_variables),
+        (restored.optimizer.generator.variables, model.optimizer.generator.variables),
+        (
+            restored.optimizer.discriminator.variables,
+            model.optimizer.discriminator.variables,
+        ),
+    ):
+        assert len(ours) == len(theirs) > 0
+        assert not any(changed(values(ours), theirs))
+    assert int(convert_to_numpy(restored.optimizer.generator.iterations)) == 2
+    # Training goes on alike.
+    fit = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    first = model.fit(data, **fit).history
+    second = restored.fit(data, **fit).history
+    for name in LOSSES:
+        assert second[name][0] == pytest.approx(first[name][0], rel=1e-3, abs=1e-4)
+
+
+def test_saved_weights_leave_clip_out(model, tmp_path):
+    path = tmp_path / "model.weights.h5"
+    model.save_weights(path)
+    trained = sum(np.prod(v.shape) for v in model.trainable_variables)
+    state = sum(np.prod(v.shape) for v in model.optimizer.variables)
+    import h5py
+
+    stored = []
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: stored.append((name, getattr(item, "size", 0)))
+        )
+    assert sum(size for _, size in stored) <= trained + state + 50
+    assert not any("vision_encoder" in name for name, _ in stored)
+
+
+def test_config_round_trip(model):
+    copy = GALIP.from_config(model.get_config())
+    assert [v.shape for v in copy.variables] == [v.shape for v in model.variables]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16"])
+def test_mixed_precision_trains(policy):
+    clip = tiny.frozen_clip()
+    generator = MateG(
+        clip, latent_dim=8, base_channels=4, prompt_layers=(1,), dtype=policy
+    )
+    model = GALIP(generator)
+    model.compile()
+    assert model.generator.to_rgb.compute_dtype == "bfloat16"
+    history = model.fit(tiny.batch(), batch_size=4, epochs=3, verbose=0).history
+    assert all(np.isfinite(v).all() for v in history.values())
+
+
+def test_evaluation_and_prediction_do_not_train(model):
+    before = values(model.trainable_variables)
+    data = tiny.batch()
+    images = model.predict(
+        {k: data[k] for k in ("token_ids", "noise")}, batch_size=2, verbose=0
+    )
+    assert images.shape == (4, 32, 32, 3)
+    assert not any(changed(before, model.trainable_variables))

@@ -1,0 +1,122 @@
+"""Mate-G and Mate-D: shapes, sizes derived from the CLIP, what they refuse."""
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from keras.ops import convert_to_numpy
+
+from galip_keras import GALIP, FrozenCLIP, MateD, MateG
+from galip_keras.clip import random_clip
+from galip_keras.mate_g import block_sizes
+
+
+@pytest.mark.parametrize(
+    ("image_size", "grid_size", "sizes"),
+    [
+        (224, 7, [8, 16, 32, 64, 128, 224]),
+        (224, 14, [14, 16, 32, 64, 128, 224]),
+        (224, 16, [16, 16, 32, 64, 128, 224]),
+        (256, 7, [8, 16, 32, 64, 128, 256]),
+        (64, 4, [8, 16, 32, 64]),
+        (8, 4, [8]),
+    ],
+)
+def test_block_sizes(image_size, grid_size, sizes):
+    assert block_sizes(image_size, grid_size) == sizes
+
+
+@pytest.mark.parametrize("image_size", [8, 24, 32, 48])
+def test_generator_makes_any_image_size(image_size):
+    model = tiny.gan(image_size=image_size)
+    data = tiny.batch(2)
+    images = model(data)
+    assert images.shape == (2, image_size, image_size, 3)
+    assert keras.backend.standardize_dtype(images.dtype) == "float32"
+
+
+def test_discriminator_gives_one_logit_an_image():
+    model = tiny.gan()
+    features = model.clip.extract_features(tiny.batch(3)["images"])
+    text = model.clip.embed_text(tiny.batch(3)["token_ids"])
+    assert model.discriminator(features, text).shape == (3, 1)
+
+
+@pytest.mark.parametrize("grid_size", [2, 3, 4, 7, 9])
+def test_matching_head_fits_any_grid(grid_size):
+    discriminator = MateD((2, grid_size, grid_size, 8), 6, extractor_channels=4)
+    features = np.ones((1, 2, grid_size, grid_size, 8), "float32")
+    assert discriminator(features, np.ones((1, 6), "float32")).shape == (1, 1)
+
+
+def test_matching_head_of_the_paper():
+    discriminator = MateD((3, 7, 7, 16), 6)
+    assert discriminator.head_conv_1.kernel.shape == (4, 4, 512 + 6, 128)
+    assert discriminator.head_conv_2.kernel.shape == (4, 4, 128, 1)
+
+
+def test_roles_of_noise_and_sentence():
+    model = tiny.gan()
+    data = tiny.batch(2)
+    images = convert_to_numpy(model(data))
+    for key in ("noise", "token_ids"):
+        other = dict(data)
+        other[key] = data[key][::-1].copy()
+        assert not np.allclose(convert_to_numpy(model(other)), images)
+
+
+def test_config_round_trip():
+    model = tiny.gan()
+    for network in (model.generator, model.discriminator):
+        copy = keras.layers.deserialize(keras.layers.serialize(network))
+        assert type(copy) is type(network)
+        assert [w.shape for w in copy.weights] == [w.shape for w in network.weights]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 4}, "`image_size` must be at least 8"),
+        ({"latent_dim": 0}, "`latent_dim` must be at least 1"),
+        ({"base_channels": 0}, "`base_channels` must be at least 1"),
+        ({"prompt_layers": (1, 3)}, "`prompt_layers` must be ascending block numbers"),
+    ],
+)
+def test_impossible_generators_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MateG(tiny.frozen_clip(), **{"prompt_layers": (1,), **arguments})
+
+
+def test_impossible_discriminators_are_refused():
+    with pytest.raises(ValueError, match="2x2 patches"):
+        MateD((3, 1, 1, 8), 6)
+
+
+# CLIP of the sizes that OpenAI published.
+PUBLISHED = {
+    "ViT-B/32": {},
+    "ViT-B/16": {"patch_size": 16},
+    "ViT-L/14": {
+        "patch_size": 14,
+        "hidden_dim": 1024,
+        "num_layers": 24,
+        "num_heads": 16,
+        "embedding_dim": 768,
+        "text_hidden_dim": 768,
+        "text_num_heads": 12,
+    },
+}
+
+
+@pytest.mark.full_size
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_clips_build_and_train_one_step(name):
+    clip = FrozenCLIP(random_clip(**PUBLISHED[name])[0])
+    gan = GALIP(MateG(clip))
+    gan.compile(run_eagerly=True)
+    before = convert_to_numpy(gan.generator.to_rgb.kernel).copy()
+    data = tiny.batch(2, image_size=256, noise=False)
+    history = gan.fit(data, batch_size=2, verbose=0).history
+    assert gan.generator.image_size == 224
+    assert all(np.isfinite(values).all() for values in history.values())
+    assert not np.array_equal(before, convert_to_numpy(gan.generator.to_rgb.kernel))

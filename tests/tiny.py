@@ -1,0 +1,56 @@
+"""A tiny GALIP whose weights follow from a seed, the same on every backend."""
+
+import numpy as np
+
+from galip_keras import GALIP, FrozenCLIP, MateD, MateG
+from galip_keras.clip import random_clip
+
+CLIP = {
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_dim": 16,
+    "num_layers": 3,
+    "num_heads": 2,
+    "embedding_dim": 12,
+    "text_hidden_dim": 16,
+    "text_num_layers": 1,
+    "text_num_heads": 2,
+}
+
+
+def frozen_clip(**kwargs):
+    backbone, _ = random_clip(**CLIP)
+    return FrozenCLIP(backbone, feature_layers=(0, 2), **kwargs)
+
+
+def gan(seed=0, image_size=32, **kwargs):
+    clip = frozen_clip()
+    generator = MateG(
+        clip,
+        image_size=image_size,
+        latent_dim=8,
+        base_channels=4,
+        bridge_channels=8,
+        prompt_layers=(1, 2),
+    )
+    discriminator = MateD.for_clip(clip, extractor_channels=8, head_channels=4)
+    model = GALIP(generator, discriminator, **kwargs)
+    rng = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        fan_in = max(np.prod(variable.shape[:-1]), 1)
+        variable.assign(rng.standard_normal(variable.shape) / np.sqrt(fan_in))
+    return model
+
+
+def batch(size=4, seed=1, image_size=32, noise=True):
+    rng = np.random.default_rng(seed)
+    data = {
+        "images": rng.uniform(-1, 1, (size, image_size, image_size, 3)),
+        "token_ids": rng.integers(1, 512, (size, 10)),
+    }
+    data["token_ids"][:, -1] = 514
+    if noise:
+        data["noise"] = rng.standard_normal((size, 8)).astype("float32")
+    data["images"] = data["images"].astype("float32")
+    data["token_ids"] = data["token_ids"].astype("int32")
+    return data

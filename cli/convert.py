@@ -2,6 +2,8 @@
 
 import click
 
+from galip_cli.quiet import quiet_imports
+
 
 @click.command(
     epilog="""\b
@@ -12,7 +14,9 @@ Examples:
 """
 )
 @click.argument("checkpoint", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="Folder to write.")
+@click.option(
+    "--out", required=True, type=click.Path(), metavar="DIR", help="Folder to write."
+)
 @click.option(
     "--clip",
     default="clip_vit_base_patch32",
@@ -31,8 +35,8 @@ def convert(checkpoint, out, clip, vocabulary):
     A state dict of CLIP by OpenAI's names becomes a CLIP preset for `--clip`. Only
     tensors are read; a file that holds anything else is refused.
     """
-    from galip_keras.convert import convert as convert_checkpoint
-
+    with quiet_imports():
+        from galip_keras.convert import convert as convert_checkpoint
     convert_checkpoint(checkpoint, out, clip=clip, vocabulary=vocabulary)
     click.echo(out)
     click.echo(f"Next: galip info {out}", err=True)

@@ -43,7 +43,7 @@ from galip_cli.quiet import quiet_imports
 @click.option("--steps", type=click.IntRange(min=1), help="Stop exactly at this step.")
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=2),
     default=32,
     show_default=True,
     help="Pictures a step.",

@@ -22,7 +22,7 @@ _STATE = "state.json"
 
 
 class EverySteps(keras.callbacks.Callback):
-    """Calls `on_step` every so many steps, counted over the whole run.
+    """Calls a subclass' `on_step(model)` every so many steps of the whole run.
 
     Args:
         every: int. Steps from one call to the next.
@@ -42,9 +42,6 @@ class EverySteps(keras.callbacks.Callback):
         if self.step % self.every == 0:
             # On JAX, reading `self.model` is what brings its variables up to date.
             self.on_step(self.model)
-
-    def on_step(self, model):
-        raise NotImplementedError
 
 
 class StopAt(EverySteps):
@@ -149,6 +146,8 @@ class Checkpoint(EverySteps):
 class SampleGrid(EverySteps):
     """Writes `step_000300.png`, a square of pictures of the same noise and captions.
 
+    There is one at the end of training, too.
+
     Args:
         folder: path. Where the pictures go.
         every: int. Steps from one to the next.
@@ -166,7 +165,14 @@ class SampleGrid(EverySteps):
         images = self.text_to_image.generate(self.captions, seed=0)
         self.folder.mkdir(parents=True, exist_ok=True)
         columns = round(len(self.captions) ** 0.5)
-        image_grid(images, columns).save(self.folder / f"step_{self.step:06d}.png")
+        image_grid(images, columns).save(self._path())
+
+    def on_train_end(self, logs=None):
+        if not self._path().exists():
+            self.on_step(self.model)
+
+    def _path(self):
+        return self.folder / f"step_{self.step:06d}.png"
 
 
 class Progress(keras.callbacks.Callback):

@@ -30,6 +30,7 @@ def matching_aware_penalty(gradients, weight=2.0, power=6):
     Returns:
         A scalar, the mean over the batch.
     """
+    gradients = [ops.cast(g, "float32") for g in gradients]
     squared_norm = sum(
         ops.sum(ops.square(g), axis=tuple(range(1, len(g.shape)))) for g in gradients
     )

@@ -106,6 +106,8 @@ class GALIPBackbone(Backbone):
             name=name,
             **kwargs,
         )
+        # `trainable=True` of a saved config has just unfrozen everything inside.
+        self.clip.trainable = False
 
     @property
     def latent_shape(self):

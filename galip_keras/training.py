@@ -8,7 +8,6 @@ data_report.txt   what was odd about the data
 preset/           the generator, for `GALIPTextToImage.from_preset`
 """
 
-import importlib.util
 import json
 import math
 import os
@@ -239,9 +238,11 @@ def _dataset_name(dataset):
 def _check_settings(settings):
     if settings["epochs"] is not None and settings["steps"] is not None:
         raise ValueError("give epochs or steps, not both")
-    for name in ("epochs", "steps", "batch_size", "save_every", "sample_every"):
-        if settings[name] is not None and settings[name] < 1:
-            raise ValueError(f"{name} must be at least 1, not {settings[name]}")
+    # The mismatched sentence of a picture is that of its neighbour in the batch.
+    least = {"batch_size": 2, "epochs": 1, "steps": 1, "save_every": 1}
+    for name, value in {**least, "sample_every": 1}.items():
+        if settings[name] is not None and settings[name] < value:
+            raise ValueError(f"{name} must be at least {value}, not {settings[name]}")
     if settings["precision"] not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
 
@@ -380,17 +381,12 @@ def _callbacks(folder, settings, last, builder, model):
     from galip_keras.datasets.pipeline import fixed_captions
 
     captions = fixed_captions(builder, _SAMPLES)
-    callbacks = [
+    return [
         SampleGrid(folder / "samples", settings["sample_every"], model, captions),
+        keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
         Progress(last),
         StopAt(last),
     ]
-    if importlib.util.find_spec("tensorboard"):
-        logs = keras.callbacks.TensorBoard(folder / "logs", write_graph=False)
-        callbacks.append(logs)
-    else:
-        say("tensorboard is not installed: the losses are shown, but not kept in logs/")
-    return callbacks
 
 
 def _fit(settings, plan, builder, model, gan, callbacks):

@@ -11,31 +11,21 @@ The backend is chosen once, by Keras. Every file defines the same four functions
 `fn` may read any variable and must assign none.
 """
 
+import importlib
+
 import keras
 
-if keras.backend.backend() == "tensorflow":
-    from galip_keras.backend.tensorflow import pullback as pullback
-    from galip_keras.backend.tensorflow import run_step as run_step
-    from galip_keras.backend.tensorflow import value_and_gradient as value_and_gradient
-    from galip_keras.backend.tensorflow import (
-        value_and_input_gradient as value_and_input_gradient,
-    )
-elif keras.backend.backend() == "jax":
-    from galip_keras.backend.jax import pullback as pullback
-    from galip_keras.backend.jax import run_step as run_step
-    from galip_keras.backend.jax import value_and_gradient as value_and_gradient
-    from galip_keras.backend.jax import (
-        value_and_input_gradient as value_and_input_gradient,
-    )
-elif keras.backend.backend() == "torch":
-    from galip_keras.backend.torch import pullback as pullback
-    from galip_keras.backend.torch import run_step as run_step
-    from galip_keras.backend.torch import value_and_gradient as value_and_gradient
-    from galip_keras.backend.torch import (
-        value_and_input_gradient as value_and_input_gradient,
-    )
-else:
+_BACKENDS = ("tensorflow", "jax", "torch")
+
+if keras.backend.backend() not in _BACKENDS:
     raise ValueError(
-        "GALIP runs on the tensorflow, jax and torch backends; "
+        f"GALIP runs on the backends {', '.join(_BACKENDS)}; "
         f"KERAS_BACKEND is {keras.backend.backend()!r}."
     )
+
+_verbs = importlib.import_module(f"{__name__}.{keras.backend.backend()}")
+
+run_step = _verbs.run_step
+value_and_gradient = _verbs.value_and_gradient
+pullback = _verbs.pullback
+value_and_input_gradient = _verbs.value_and_input_gradient

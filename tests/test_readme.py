@@ -1,0 +1,73 @@
+"""The commands of the README, run as they stand there."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def commands(language):
+    """The code blocks of a language, one command of a shell block a line."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A place like the repository's root, with the examples and no runs."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    return folder
+
+
+def run(command, folder):
+    path = pathlib.Path(sys.executable).parent
+    result = subprocess.run(
+        ["bash", "-c", f'PATH="{path}:$PATH"; {command}'],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_installing_is_what_pyproject_offers():
+    """Installation itself is `.ci/run`'s: here it would change the environment."""
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    for extra in re.findall(r"\[(\w+)\]\"", README):
+        assert f"\n{extra} = [" in pyproject
+    assert "KERAS_BACKEND=$backend pytest\n" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.backend("tensorflow")
+def test_every_shell_command_and_the_python_example(folder):
+    ran = []
+    for block in commands("sh"):
+        for line in block.strip().splitlines():
+            for command in line.split(" && "):
+                if command.startswith("galip "):
+                    run(command, folder)
+                    ran.append(command)
+                else:
+                    assert command in (
+                        "pip install .",
+                        'pip install -e ".[test]"',
+                        "pytest",
+                    )
+    assert {c.split()[1] for c in ran} == {"train", "sample", "info"}
+    assert len(list((folder / "out").glob("*.png"))) == 9
+    (example,) = commands("python")
+    (folder / "example.py").write_text(example)
+    run("python example.py", folder)
+    assert (folder / "my_galip" / "config.json").exists()
+
+
+def test_python_version_is_what_pyproject_says():
+    assert 'requires-python = ">=3.10,<3.14"' in (ROOT / "pyproject.toml").read_text()
+    assert "Python 3.10 to 3.13" in README

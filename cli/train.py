@@ -74,7 +74,7 @@ from galip_cli.quiet import quiet_imports
     default=100,
     show_default=True,
     metavar="STEPS",
-    help="Steps from one checkpoint to the next.",
+    help="Steps from one checkpoint to the next; two minutes at most.",
 )
 @click.option(
     "--sample-every",

@@ -70,13 +70,26 @@ class Checkpoint(EverySteps):
         every: int. Steps from one to the next. There is one at the end of training,
             too.
         keep: int. How many are kept.
+        every_seconds: float. The longest time from one to the next, for steps that
+            take long.
     """
 
-    def __init__(self, folder, every, keep=2):
+    def __init__(self, folder, every, keep=2, every_seconds=120.0):
         super().__init__(every)
         self.folder = Path(folder)
         self.keep = keep
+        self.every_seconds = every_seconds
         self._saved_step = None
+        self._saved_at = time.monotonic()
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+        if time.monotonic() >= self._saved_at + self.every_seconds:
+            self.save(self.model)
 
     def on_step(self, model):
         self.save(model)
@@ -103,6 +116,7 @@ class Checkpoint(EverySteps):
                 "resume"
             ) from error
         self._saved_step = step
+        self._saved_at = time.monotonic()
         # Checkpoints of later steps are damaged ones that a resume passed over.
         paths = [path for path in self._paths() if path.name <= _name(step)]
         for path in set(self._paths()) - set(paths[-self.keep :]):

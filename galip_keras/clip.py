@@ -3,6 +3,8 @@
 Nothing else in the package reaches into keras-hub's CLIP classes.
 """
 
+import textwrap
+
 import keras
 import keras_hub
 import numpy as np
@@ -232,13 +234,18 @@ def load_clip(source, dtype=None):
         backbone = keras_hub.models.CLIPBackbone.from_preset(source, dtype=dtype)
         tokenizer = keras_hub.models.CLIPTokenizer.from_preset(source)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"The CLIP {source!r} could not be loaded ({type(error).__name__}: "
-            f"{reason}). Give a folder that holds a CLIP preset of keras-hub with "
-            "`--clip FOLDER`, or `--clip random` for a smoke test."
+            f"the CLIP {source!r} could not be loaded ({first_words(error)}): give a "
+            "folder that holds a CLIP preset of keras-hub with --clip FOLDER, or "
+            "--clip random for a smoke test"
         ) from error
     return backbone, tokenizer
+
+
+def first_words(error):
+    """Kind and first words of somebody else's error, to be quoted in one of ours."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {textwrap.shorten(words, 100, placeholder='...')}"
 
 
 def random_clip(

@@ -30,6 +30,7 @@ from galip_keras.callbacks import (
     training_step,
     write_folder,
 )
+from galip_keras.clip import first_words
 from galip_keras.gan import GALIP
 from galip_keras.mate_d import MateD
 from galip_keras.text_to_image import ARCHITECTURES, GALIPTextToImage, build
@@ -93,7 +94,7 @@ def train(
         precision: string. `"float32"` or `"mixed_bfloat16"`.
         seed: int. Seed of the first weights, of the noise and of the order of the data.
         data_dir: path. Where prepared data sets live.
-        save_every: int. Steps from one checkpoint to the next.
+        save_every: int. Steps from one checkpoint to the next; two minutes at most.
         sample_every: int. Steps from one grid of samples to the next.
         dry_run: bool. Check everything and train nothing. The data set is prepared, but
             no run folder is written.
@@ -165,10 +166,8 @@ def load_model(source, clip=None):
     try:
         return GALIPTextToImage.from_preset(preset)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"{source} could not be loaded ({type(error).__name__}: {reason})"
-        ) from error
+        message = f"{source} could not be loaded ({first_words(error)})"
+        raise ValueError(message) from error
 
 
 def find_preset(source):
@@ -257,14 +256,14 @@ def _open(folder, settings, resume):
     except OSError as error:
         raise OSError(
             f"the run folder {folder} cannot be written ({error.strerror}): "
-            "give another one"
+            "give another --run"
         ) from error
     if is_empty:
         return
     if not resume:
         raise ValueError(
-            f"the run folder {folder} is not empty: resume the run in it, or give "
-            "another one"
+            f"the run folder {folder} is not empty: go on with the run in it with "
+            "--resume, or give another --run"
         )
     _check_unchanged(folder, settings)
 
@@ -284,7 +283,7 @@ def _check_unchanged(folder, settings):
     if changes:
         raise ValueError(
             f"the run in {folder} has other settings: {'; '.join(changes)}. Resume it "
-            "with its own, or give another run folder"
+            "with its own, or give another --run"
         )
 
 

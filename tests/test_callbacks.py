@@ -170,6 +170,29 @@ def test_sample_grid(gan, text_to_image_model, tmp_path):
     np.testing.assert_array_equal(grids[0], grids[1])
 
 
+def test_a_short_run_gets_its_grid_at_the_end(gan, text_to_image_model, tmp_path):
+    callback = SampleGrid(tmp_path, 1000, text_to_image_model, ["an owl"])
+    callback.set_model(gan)
+    callback.on_train_begin()
+    callback.on_train_batch_end(0)
+    assert list(tmp_path.iterdir()) == []
+    callback.on_train_end()
+    callback.on_train_end()
+    assert [p.name for p in tmp_path.iterdir()] == [f"step_{callback.step:06d}.png"]
+
+
+@pytest.mark.parametrize(("seconds", "saved"), [(0.0, 2), (1e6, 0)])
+def test_slow_steps_are_saved_by_the_clock(gan, tmp_path, seconds, saved):
+    checkpoint = Checkpoint(tmp_path, every=1000, every_seconds=seconds)
+    checkpoint.set_model(gan)
+    set_state(gan, 1)
+    checkpoint.on_train_begin()
+    for step in (2, 3):
+        set_state(gan, step)
+        checkpoint.on_train_batch_end(0)
+    assert len(list(tmp_path.iterdir())) == saved
+
+
 def test_image_grid_is_laid_out_in_rows():
     images = np.arange(6, dtype="uint8")[:, None, None, None]
     images = np.broadcast_to(images, (6, 2, 2, 3))

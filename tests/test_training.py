@@ -123,7 +123,7 @@ def test_fine_tuning_starts_from_the_preset(run, data, tmp_path):
 
 def test_existing_run_is_not_touched(copy, settings):
     before = (copy / "config.json").read_bytes()
-    with pytest.raises(ValueError, match="not empty: resume the run in it"):
+    with pytest.raises(ValueError, match="not empty: go on with the run in it"):
         train(**settings, steps=4, run=copy)
     assert (copy / "config.json").read_bytes() == before
 

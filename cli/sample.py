@@ -101,6 +101,7 @@ def sample(
     with quiet_imports():
         import keras
         import numpy as np
+        from PIL import Image
 
         from galip_keras.callbacks import image_grid
         from galip_keras.training import load_model
@@ -121,16 +122,15 @@ def sample(
             image = network.generate([prompt], seed=seed, truncation=truncation)[0]
             result = {"prompt": prompt, "seed": seed, **common}
             path = folder / f"{_slug(prompt)}-{seed}.png"
-            _save(image, path, result)
+            _save(Image.fromarray(image), path, result)
             results.append({**result, "path": str(path)})
             if grid:
                 images.append(image)
     if grid:
         path = folder / "grid.png"
-        image_grid(np.stack(images), columns=len(seeds)).save(path)
-        results.append(
-            {"prompts": prompts, "seeds": seeds, **common, "path": str(path)}
-        )
+        result = {"prompts": prompts, "seeds": seeds, **common}
+        _save(image_grid(np.stack(images), columns=len(seeds)), path, result)
+        results.append({**result, "path": str(path)})
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
     else:
@@ -186,10 +186,9 @@ def _slug(prompt):
 
 
 def _save(image, path, text):
-    from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     for key, value in text.items():
         info.add_itxt(key, str(value))
-    Image.fromarray(image).save(path, pnginfo=info)
+    image.save(path, pnginfo=info)

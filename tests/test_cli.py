@@ -153,6 +153,7 @@ def test_sample(galip, preset, tmp_path):
         assert picture["version"] == galip_keras.__version__
         assert picture["model"] == preset
         assert picture["truncation"] == 0.5
+    assert Image.open(grid["path"]).text["prompts"] == str(args[:2])
     whole = np.asarray(Image.open(grid["path"]))
     assert whole.shape == (2 * 64, 3 * 64, 3)
     third = np.asarray(Image.open(tmp_path / "an-owl-1.png"))
@@ -246,6 +247,9 @@ def training(command, run, stderr):
             process.kill()
 
 
+# In processes that each start and compile; in one process test_training.py resumes on
+# every backend.
+@pytest.mark.backend("tensorflow")
 def test_interrupted_training_resumes(galip, tmp_path):
     dataset = f"folder:{draw_pictures(tmp_path / 'circles')}"
     run = tmp_path / "run"

@@ -11,6 +11,8 @@ import tokenizers
 from keras.ops import convert_to_numpy
 
 from galip_keras import GALIPTextToImage, convert
+from galip_keras.clip import load_clip
+from galip_keras.text_to_image import build
 
 torch = pytest.importorskip("torch")
 
@@ -246,11 +248,13 @@ def test_a_clip_becomes_a_clip_preset(files, tmp_path):
     out = tmp_path / "clip"
     vocabulary = str(files / "bpe.txt.gz")
     convert.convert(str(files / "clip.pth"), str(out), vocabulary=vocabulary)
-    from galip_keras.clip import load_clip
-
     backbone, tokenizer = load_clip(str(out))
     assert backbone.projection_dim == EMBEDDING
     assert list(map(int, tokenizer("the"))) == [513]
+    # It is what `--clip FOLDER` takes.
+    model = build("galip_vit_base_patch32", clip=str(out))
+    assert model.backbone.generator.image_size == GRID * PATCH
+    assert model.generate("the owl", seed=0).shape == (GRID * PATCH, GRID * PATCH, 3)
 
 
 def test_every_tensor_has_its_place(checkpoint, clip_state):

@@ -19,6 +19,9 @@ from galip_keras.datasets import prepare, report
 REPOSITORY = Path(__file__).resolve().parents[2]
 EMOJI = REPOSITORY.parent / "shared" / "data" / "fluent_emoji"
 
+# Preparing records has nothing to do with the backend: once is enough.
+pytestmark = pytest.mark.backend("tensorflow")
+
 
 @pytest.fixture
 def folder(tmp_path):

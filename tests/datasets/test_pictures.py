@@ -8,6 +8,9 @@ from PIL import Image
 
 from galip_keras.datasets.pictures import PictureError, to_jpeg
 
+# Reading pictures has nothing to do with the backend: once is enough.
+pytestmark = pytest.mark.backend("tensorflow")
+
 SIZE = (60, 40)
 RED = (200, 30, 40)
 

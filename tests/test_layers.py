@@ -45,7 +45,7 @@ def test_fused_generator_block_equals_the_direct_form(height, size, filters):
     block = generator_block(height, size, filters)
     x = ops.convert_to_tensor(normal(2, height, height, CHANNELS))
     condition = ops.convert_to_tensor(normal(2, CONDITION_DIM))
-    weight = normal(2, size, size, filters, seed=2)
+    weight = ops.convert_to_tensor(normal(2, size, size, filters, seed=2))
 
     def outputs_and_gradients(call):
         def by_weights():

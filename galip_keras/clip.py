@@ -327,10 +327,16 @@ def _randomize(model, rng):
 
 def byte_tokenizer():
     """A `keras_hub.models.CLIPTokenizer` whose vocabulary is the single bytes."""
+    # keras-hub's tokenizer cannot be without merges: the commonest pair of English.
+    return byte_pair_tokenizer(["t h"])
+
+
+def byte_pair_tokenizer(merges):
+    """A `keras_hub.models.CLIPTokenizer` of byte-pair merges, ids in OpenAI's order."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     words = [*alphabet, *(a + "</w>" for a in alphabet)]
-    # keras-hub's tokenizer cannot be without merges: the commonest pair of English.
-    words += ["th", "<|startoftext|>", "<|endoftext|>"]
+    words += [merge.replace(" ", "") for merge in merges]
+    words += ["<|startoftext|>", "<|endoftext|>"]
     return keras_hub.models.CLIPTokenizer(
-        vocabulary={word: i for i, word in enumerate(words)}, merges=["t h"]
+        vocabulary={word: i for i, word in enumerate(words)}, merges=merges
     )

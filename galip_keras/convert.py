@@ -13,9 +13,8 @@ import tempfile
 import keras
 import keras_hub
 import numpy as np
-import tokenizers
 
-from galip_keras.clip import FrozenCLIP, load_clip
+from galip_keras.clip import FrozenCLIP, byte_pair_tokenizer, load_clip
 from galip_keras.mate_d import MateD
 from galip_keras.mate_g import MateG
 from galip_keras.text_to_image import (
@@ -410,9 +409,8 @@ def read_vocabulary(path, vocabulary_size=49408):
     Raises:
         ValueError: where the file is something else or too short.
     """
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    special = ["<|startoftext|>", "<|endoftext|>"]
-    num_merges = vocabulary_size - 2 * len(alphabet) - len(special)
+    # The rest are 256 bytes, the same at the end of a word, start and end of the text.
+    num_merges = vocabulary_size - 2 * 256 - 2
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             merges = file.read().split("\n")[1 : num_merges + 1]
@@ -422,11 +420,7 @@ def read_vocabulary(path, vocabulary_size=49408):
         raise ValueError(
             f"{path} does not hold the {num_merges} byte-pair merges of this CLIP."
         )
-    words = [*alphabet, *(a + "</w>" for a in alphabet)]
-    words += [merge.replace(" ", "") for merge in merges] + special
-    return keras_hub.models.CLIPTokenizer(
-        vocabulary={word: i for i, word in enumerate(words)}, merges=merges
-    )
+    return byte_pair_tokenizer(merges)
 
 
 def convert(checkpoint, out, clip="clip_vit_base_patch32", vocabulary=None):

@@ -50,7 +50,7 @@ from galip_cli.quiet import quiet_imports
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "mixed_bfloat16"]),
+    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
     default="float32",
     show_default=True,
     help="Of the computation; weights stay float32.",

@@ -34,10 +34,27 @@ class AdversarialOptimizer(keras.optimizers.MultiOptimizer):
     """
 
     def __init__(self, generator, discriminator, generator_variables):
-        owned = {id(v) for v in generator_variables}
-        super().__init__(lambda v: generator if id(v) in owned else discriminator)
+        super().__init__({"generator": generator, "discriminator": discriminator})
         self.generator = generator
         self.discriminator = discriminator
+        self._owned = {id(v) for v in generator_variables}
+
+    # `MultiOptimizer` refuses optimizers that scale the loss, whose scale it would not
+    # ask for. The training step does.
+    def build(self, var_list):
+        if not self.built:
+            for optimizer, variables in self._by_optimizer(var_list):
+                optimizer.build(variables)
+            keras.optimizers.Optimizer.build(self, var_list)
+
+    def finalize_variable_values(self, var_list):
+        for optimizer, variables in self._by_optimizer(var_list):
+            optimizer.finalize_variable_values(variables)
+
+    def _by_optimizer(self, variables):
+        owned = [v for v in variables if id(v) in self._owned]
+        others = [v for v in variables if id(v) not in self._owned]
+        return (self.generator, owned), (self.discriminator, others)
 
     # Savers visit the two optimizers by themselves; their variables once is enough.
     def save_own_variables(self, store):
@@ -123,22 +140,47 @@ class GALIP(keras.Model):
         text_embeddings = self.clip.embed_text(inputs["token_ids"])
         return self.generator(inputs["noise"], text_embeddings)
 
-    def compile(self, generator_optimizer=None, discriminator_optimizer=None, **kwargs):
+    def compile(
+        self,
+        generator_optimizer=None,
+        discriminator_optimizer=None,
+        run_eagerly=False,
+        jit_compile="auto",
+        auto_scale_loss=True,
+        **kwargs,
+    ):
         """Configures training.
 
         Args:
             generator_optimizer: a `keras.optimizers.Optimizer`. Defaults to the
                 paper's: Adam, learning rate 1e-4, betas 0 and 0.9.
             discriminator_optimizer: the same, with learning rate 4e-4 by default.
-            **kwargs: `run_eagerly`, `jit_compile`, `steps_per_execution` of
-                `keras.Model.compile`.
+            run_eagerly: bool. As in `keras.Model.compile`.
+            jit_compile: bool or `"auto"`: compiled by XLA where that pays. It does on
+                JAX and, unless the model is small and runs on a CPU, on TensorFlow.
+            auto_scale_loss: bool. Whether to wrap the optimizers in a
+                `keras.optimizers.LossScaleOptimizer` each, where the generator computes
+                in float16.
+            **kwargs: other keyword arguments of `keras.Model.compile`.
         """
-        optimizer = AdversarialOptimizer(
+        if jit_compile == "auto":
+            jit_compile = not run_eagerly and backend.jit_pays(self.generator)
+        optimizers = [
             generator_optimizer or _adam(1e-4),
             discriminator_optimizer or _adam(4e-4),
-            self.generator.trainable_variables,
+        ]
+        if auto_scale_loss and self.generator.compute_dtype == "float16":
+            optimizers = [_scale_losses(optimizer) for optimizer in optimizers]
+        optimizer = AdversarialOptimizer(
+            *optimizers, self.generator.trainable_variables
         )
-        super().compile(optimizer=optimizer, **kwargs)
+        super().compile(
+            optimizer=optimizer,
+            run_eagerly=run_eagerly,
+            jit_compile=jit_compile,
+            auto_scale_loss=False,
+            **kwargs,
+        )
         optimizer.build(self.trainable_variables)
 
     def train_step(self, *args):
@@ -172,23 +214,29 @@ class GALIP(keras.Model):
         return {tracker.name: tracker.result() for tracker in self.loss_trackers}
 
     def _update_discriminator(self, real_features, fake_features, text):
-        def loss():
-            return self.discriminator_loss(real_features, fake_features, text)
+        optimizer = self.optimizer.discriminator
+
+        def scaled_loss():
+            loss, terms = self.discriminator_loss(real_features, fake_features, text)
+            return optimizer.scale_loss(loss), terms
 
         variables = self.discriminator.trainable_variables
-        (_, terms), gradients = backend.value_and_gradient(loss, variables)
-        self.optimizer.discriminator.apply(gradients, variables)
+        (_, terms), gradients = backend.value_and_gradient(scaled_loss, variables)
+        backend.apply(optimizer, gradients, variables)
         return terms
 
     def _update_generator(self, fake_features, fake_embeddings, text, pull):
-        def loss(features, embeddings):
-            return self.generator_loss(features, embeddings, text)
+        optimizer = self.optimizer.generator
+
+        def scaled_loss(features, embeddings):
+            loss, terms = self.generator_loss(features, embeddings, text)
+            return optimizer.scale_loss(loss), terms
 
         (_, terms), cotangents = backend.value_and_input_gradient(
-            loss, fake_features, fake_embeddings
+            scaled_loss, fake_features, fake_embeddings
         )
         variables = self.generator.trainable_variables
-        self.optimizer.generator.apply(pull(cotangents), variables)
+        backend.apply(optimizer, pull(cotangents), variables)
         return terms
 
     def discriminator_loss(self, real_features, fake_features, text_embeddings):
@@ -284,3 +332,9 @@ class GALIP(keras.Model):
 
 def _adam(learning_rate):
     return keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.9, epsilon=1e-8)
+
+
+def _scale_losses(optimizer):
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer)

@@ -7,7 +7,7 @@ https://arxiv.org/abs/2301.12959), section 3.2.
 import keras
 from keras import ops
 
-from galip_keras.layers import DiscriminatorBlock, conv2d, leaky_relu
+from galip_keras.layers import DiscriminatorBlock, PatchConv2D, leaky_relu
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
@@ -77,7 +77,7 @@ class MateD(keras.Model):
         kernel_1 = min(4, grid_size // 2 + 1)
         kernel_2 = min(4, grid_size - kernel_1 + 1)
         self.head_conv_1, self.head_conv_2 = (
-            conv2d(filters, kernel, name, padding="valid", use_bias=False, dtype=dtype)
+            PatchConv2D(filters, kernel, padding="valid", dtype=dtype, name=name)
             for filters, kernel, name in (
                 (head_channels, kernel_1, "head_conv_1"),
                 (1, kernel_2, "head_conv_2"),

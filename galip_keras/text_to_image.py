@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 from keras_hub.models import Backbone, TextToImage, TextToImagePreprocessor
 
+from galip_keras import backend
 from galip_keras.clip import FrozenCLIP, load_clip, random_clip
 from galip_keras.mate_g import MateG
 
@@ -215,6 +216,7 @@ class GALIPTextToImage(TextToImage):
 
         # === Functional Model ===
         super().__init__(inputs=backbone.input, outputs=backbone.output, **kwargs)
+        self.jit_compile = backend.jit_pays(backbone.generator)
 
     support_negative_prompts = False
 

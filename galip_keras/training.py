@@ -19,7 +19,7 @@ from typing import NamedTuple
 import keras
 import keras_hub
 
-from galip_keras import __version__, datasets
+from galip_keras import __version__, backend, datasets
 from galip_keras.callbacks import (
     Checkpoint,
     Progress,
@@ -35,7 +35,7 @@ from galip_keras.gan import GALIP
 from galip_keras.mate_d import MateD
 from galip_keras.text_to_image import ARCHITECTURES, GALIPTextToImage, build
 
-PRECISIONS = ("float32", "mixed_bfloat16")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 _CONFIG = "config.json"
 _PRESET = "preset"
@@ -91,7 +91,7 @@ def train(
         epochs: int. Passes over the data. Defaults to 100 where `steps` is not given.
         steps: int. Training steps, instead of `epochs`.
         batch_size: int.
-        precision: string. `"float32"` or `"mixed_bfloat16"`.
+        precision: string. `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
         seed: int. Seed of the first weights, of the noise and of the order of the data.
         data_dir: path. Where prepared data sets live.
         save_every: int. Steps from one checkpoint to the next; two minutes at most.
@@ -244,16 +244,6 @@ def _check_settings(settings):
             raise ValueError(f"{name} must be at least {value}, not {settings[name]}")
     if settings["precision"] not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
-    is_torch = keras.backend.backend() == "torch"
-    if is_torch and settings["precision"] != "float32" and _is_on_cpu():
-        # Its bfloat16 convolutions cannot be differentiated twice, as the penalty does.
-        raise ValueError(
-            "PyTorch cannot train in bfloat16 on a CPU: use float32, or another backend"
-        )
-
-
-def _is_on_cpu():
-    return "cpu" in str(keras.ops.zeros(()).device).lower()
 
 
 def _open(folder, settings, resume):
@@ -315,8 +305,13 @@ def _assemble(model, preset, precision, seed):
 
 def set_precision(model, precision):
     """Sets the dtype policy of a model and all that is in it; weights stay float32."""
+    precision = keras.dtype_policies.get(precision)
     for layer in model._flatten_layers():
         layer.dtype_policy = precision
+    if not backend.attends_in(precision.compute_dtype):
+        for layer in model._flatten_layers():
+            if isinstance(layer, keras.layers.MultiHeadAttention):
+                set_precision(layer, "float32")
 
 
 def _plan(settings, builder):

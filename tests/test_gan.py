@@ -6,7 +6,8 @@ import pytest
 import tiny
 from keras.ops import convert_to_numpy
 
-from galip_keras import GALIP, MateG
+from galip_keras import GALIP
+from galip_keras.training import set_precision
 
 LOSSES = {
     "d_real",
@@ -154,20 +155,64 @@ def test_config_round_trip(model):
     assert [v.shape for v in copy.variables] == [v.shape for v in model.variables]
 
 
-# PyTorch cannot differentiate bfloat16 convolutions twice on a CPU.
 @pytest.mark.backend("tensorflow", "jax")
-def test_mixed_precision_trains():
-    policy = "mixed_bfloat16"
-    clip = tiny.frozen_clip()
-    generator = MateG(
-        clip, latent_dim=8, base_channels=4, prompt_layers=(1,), dtype=policy
-    )
-    model = GALIP(generator)
+def test_compiled_step_is_traced_once_and_equals_the_eager_one(monkeypatch):
+    def traced(step, traces):
+        return lambda data: traces.append(0) or step(data)
+
+    results = []
+    for how in ({"run_eagerly": True}, {"jit_compile": True}):
+        model = tiny.gan()
+        model.compile(**how)
+        traces = []
+        monkeypatch.setattr(model, "_train_step", traced(model._train_step, traces))
+        model.fit(tiny.batch(12), batch_size=4, epochs=2, shuffle=False, verbose=0)
+        results.append((len(traces), values(model.trainable_variables)))
+    (eager_traces, eager), (compiled_traces, compiled) = results
+    assert eager_traces == 6
+    assert compiled_traces == 1
+    for expected, actual in zip(eager, compiled):
+        np.testing.assert_allclose(actual, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_for_200_steps(precision):
+    model = tiny.gan()
+    inputs = {k: v for k, v in tiny.batch().items() if k != "images"}
+    exact = convert_to_numpy(model(inputs))
+    set_precision(model, precision)
+    half = convert_to_numpy(model(inputs))
+    error = np.linalg.norm(half - exact) / np.linalg.norm(exact)
+    assert 0 < error < 0.02
+
     model.compile()
+    history = model.fit(tiny.batch(40), batch_size=4, epochs=20, verbose=0).history
     for layer in (model.generator.to_rgb, model.discriminator.head_conv_1):
-        assert layer.compute_dtype == "bfloat16"
-    history = model.fit(tiny.batch(), batch_size=4, epochs=3, verbose=0).history
+        assert layer.compute_dtype == precision.removeprefix("mixed_")
     assert all(np.isfinite(v).all() for v in history.values())
+    assert all(np.isfinite(v).all() for v in values(model.trainable_variables))
+    # A step whose scaled gradients overflow is skipped, which few may be.
+    for optimizer in (model.optimizer.generator, model.optimizer.discriminator):
+        assert 180 < int(optimizer.iterations) <= 200
+
+
+def test_overflow_skips_the_step_and_halves_the_scale(tmp_path):
+    model = tiny.gan()
+    set_precision(model, "mixed_float16")
+    model.compile()
+    optimizer = model.optimizer.discriminator
+    optimizer.dynamic_scale.assign(2.0**60)
+    before = values(model.discriminator.trainable_variables)
+    model.fit(tiny.batch(), batch_size=4, verbose=0)
+    assert not any(changed(before, model.discriminator.trainable_variables))
+    assert float(optimizer.dynamic_scale) == 2.0**59
+
+    model.save_weights(tmp_path / "model.weights.h5")
+    restored = tiny.gan(seed=1)
+    set_precision(restored, "mixed_float16")
+    restored.compile()
+    restored.load_weights(tmp_path / "model.weights.h5")
+    assert float(restored.optimizer.discriminator.dynamic_scale) == 2.0**59
 
 
 def test_evaluation_and_prediction_do_not_train(model):

@@ -66,13 +66,47 @@ def test_fused_generator_block_equals_the_direct_form(height, size, filters):
         assert error < 1e-5
 
 
-def test_resize_conv_does_less_work_where_it_doubles():
-    layer = layers.ResizeConv2D(4, 16)
-    layer.build((None, 8, 8, CHANNELS))
-    calls = []
-    layer._call_after_doubling = lambda x: calls.append(x.shape)
-    layer(normal(1, 8, 8, CHANNELS))
-    assert len(calls) == 1
+@pytest.mark.parametrize(
+    ("height", "size"), [(4, 8), (4, 7), (5, 8), (3, 9), (4, 9), (7, 8), (6, 6), (1, 2)]
+)
+def test_resize_conv_equals_resize_then_conv(height, size):
+    layer = layers.ResizeConv2D(4, size)
+    layer.build((None, height, height, CHANNELS))
+    randomize(layer)
+    x = normal(2, height, height, CHANNELS)
+    large = layers.nearest_resize(ops.convert_to_tensor(x), size)
+    direct = ops.conv(large, layer.kernel, padding="same") + layer.bias
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(layer(x)), ops.convert_to_numpy(direct), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("height", "size"), [(8, 16), (16, 28)])
+def test_resize_conv_multiplies_a_third_at_most(height, size, monkeypatch):
+    layer = layers.ResizeConv2D(4, size)
+    layer.build((None, height, height, CHANNELS))
+    multiplications, matmul = [], ops.matmul
+
+    def count(x, kernel):
+        multiplications.append(np.prod(x.shape) * kernel.shape[-1])
+        return matmul(x, kernel)
+
+    monkeypatch.setattr(ops, "matmul", count)
+    monkeypatch.setattr(ops, "conv", None)
+    layer(normal(1, height, height, CHANNELS))
+    direct = size**2 * 9 * CHANNELS * 4
+    assert 0 < sum(multiplications) < 0.36 * direct
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_patch_conv_is_a_convolution(padding):
+    layer = layers.PatchConv2D(4, 3, padding=padding, dtype="mixed_float16")
+    layer.build((None, 5, 5, CHANNELS))
+    x = normal(2, 5, 5, CHANNELS)
+    direct = ops.convert_to_numpy(ops.conv(x, layer.kernel, padding=padding))
+    y = ops.convert_to_numpy(layer(x))
+    assert y.dtype == "float16"
+    np.testing.assert_allclose(y, direct, atol=5e-3)
 
 
 @pytest.mark.parametrize(("old", "new"), [(256, 224), (7, 8), (128, 224), (14, 8)])

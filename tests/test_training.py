@@ -1,7 +1,6 @@
 import json
 import shutil
 
-import keras
 import numpy as np
 import pytest
 from drawn import draw_pictures
@@ -106,12 +105,11 @@ def test_finished_run_is_completed(copy, settings, capfd):
 
 
 def test_fine_tuning_starts_from_the_preset(run, data, tmp_path):
-    on_torch = keras.backend.backend() == "torch"
     fine = train(
         **data,
         preset=str(run.folder),
         batch_size=2,
-        precision="float32" if on_torch else "mixed_bfloat16",
+        precision="mixed_float16",
         steps=1,
         run=tmp_path / "fine",
     )
@@ -121,12 +119,6 @@ def test_fine_tuning_starts_from_the_preset(run, data, tmp_path):
         change = np.max(np.abs(actual - expected))
         # A step of Adam moves a weight by about the learning rate at most.
         assert 0.1 * rate < change < 4 * rate
-
-
-@pytest.mark.backend("torch")
-def test_bfloat16_on_a_cpu_is_refused_on_torch(settings, tmp_path):
-    with pytest.raises(ValueError, match="cannot train in bfloat16 on a CPU"):
-        train(**{**settings, "precision": "mixed_bfloat16"}, run=tmp_path / "run")
 
 
 def test_existing_run_is_not_touched(copy, settings):

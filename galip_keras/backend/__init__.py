@@ -1,12 +1,15 @@
 """The few autodiff verbs that `keras.ops` lacks, one file a backend.
 
-The backend is chosen once, by Keras. Every file defines the same four functions:
+The backend is chosen once, by Keras. Every file defines the same functions:
 
 - `run_step(model, step, *args)`: one training step as `keras.Model.train_step`.
 - `value_and_gradient(fn, variables)`: the value of `fn()` and its gradient.
 - `pullback(fn, variables)`: the value of `fn()` now, its gradient later.
 - `value_and_input_gradient(fn, *inputs)`: the value of `fn(*inputs)` and its
   gradient with respect to the inputs, differentiable once more.
+- `apply(optimizer, gradients, variables)`: one update, in place.
+- `attends_in(dtype)`: whether Keras' attention works in it on this device.
+- `jit_pays(model)`: whether the backend's own compiler makes the model faster.
 
 `fn` may read any variable and must assign none.
 """
@@ -28,4 +31,7 @@ _verbs = importlib.import_module(f"{__name__}.{keras.backend.backend()}")
 run_step = _verbs.run_step
 value_and_gradient = _verbs.value_and_gradient
 pullback = _verbs.pullback
+apply = _verbs.apply
+attends_in = _verbs.attends_in
+jit_pays = _verbs.jit_pays
 value_and_input_gradient = _verbs.value_and_input_gradient

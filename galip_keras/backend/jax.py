@@ -78,3 +78,22 @@ def value_and_input_gradient(fn, *inputs):
     """`fn(*inputs) -> (value, aux)`. Returns `(value, aux), gradients`."""
     function = jax.value_and_grad(fn, tuple(range(len(inputs))), has_aux=True)
     return function(*inputs)
+
+
+def apply(optimizer, gradients, variables):
+    """One update of the variables by the optimizer."""
+    state, values = ([v.value for v in vs] for vs in (optimizer.variables, variables))
+    # A loss scale chooses between two updates. JAX wants both to be pure.
+    values, state = optimizer.stateless_apply(state, gradients, values)
+    for variable, value in zip([*variables, *optimizer.variables], [*values, *state]):
+        variable.assign(value)
+
+
+def attends_in(dtype):
+    """Whether Keras' attention works in a dtype on this device."""
+    return dtype != "float16" or jax.default_backend() != "cpu"
+
+
+def jit_pays(model):
+    """Whether compiling makes up for the time that it takes."""
+    return True

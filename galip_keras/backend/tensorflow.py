@@ -44,3 +44,20 @@ def value_and_input_gradient(fn, *inputs):
         tape.watch(inputs)
         value, aux = fn(*inputs)
     return (value, aux), tape.gradient(value, inputs)
+
+
+def apply(optimizer, gradients, variables):
+    """One update of the variables by the optimizer."""
+    optimizer.apply(gradients, variables)
+
+
+def attends_in(dtype):
+    """Whether Keras' attention works in a dtype on this device."""
+    return True
+
+
+def jit_pays(model):
+    """Whether XLA makes up for the time that it compiles."""
+    # It fuses what lies between the convolutions, which is much of a large model's time
+    # on a CPU too, where Keras leaves it off. A small model gains nothing there.
+    return bool(tf.config.list_physical_devices("GPU")) or model.count_params() > 1e7

@@ -50,3 +50,19 @@ def value_and_input_gradient(fn, *inputs):
         value, aux = fn(*inputs)
         gradients = torch.autograd.grad(value, inputs, create_graph=differentiate_again)
     return (value, aux), gradients
+
+
+def apply(optimizer, gradients, variables):
+    """One update of the variables by the optimizer."""
+    optimizer.apply(gradients, variables)
+
+
+def attends_in(dtype):
+    """Whether Keras' attention works in a dtype on this device."""
+    return True
+
+
+def jit_pays(model):
+    """Whether compiling makes up for the time that it takes."""
+    # torch.compile cannot differentiate twice.
+    return False

@@ -1,0 +1,154 @@
+"""Seconds an image: the full-size generator on every backend, against the machine.
+
+    python benchmarks/sampling.py [--batch-sizes 1,8,32] [--precision float32] [--quick]
+
+`share` is the direct form's work over the time and the machine's convolution rate R,
+which is the best of the backends'. It can be over 1: the fused form does less work.
+"""
+
+import argparse
+import json
+
+import common
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch-sizes", default="1,8,32")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--backends", default=",".join(common.installed()))
+    parser.add_argument("--quick", action="store_true", help="a tiny model, one batch")
+    parser.add_argument("--backend", help=argparse.SUPPRESS)
+    parser.add_argument("--out", help="JSON file to write")
+    args = parser.parse_args()
+    if args.backend:
+        print(json.dumps(measure(args)))
+        return
+    options = ["--batch-sizes", args.batch_sizes, "--precision", args.precision]
+    options += ["--quick"] * args.quick
+    parts = [
+        common.in_backend(__file__, backend, options)
+        for backend in args.backends.split(",")
+    ]
+    rate = max(part["rates"]["convolution_gflops"] for part in parts)
+    rows = [row for part in parts for row in part["rows"]]
+    for row in rows:
+        row["s x R, GFLOP"] = row["s/image"] * rate
+        row["share"] = parts[0]["direct_gflop"] / row["s x R, GFLOP"]
+    common.report(
+        "sampling",
+        rows,
+        args.out,
+        precision=args.precision,
+        direct_gflop_an_image=parts[0]["direct_gflop"],
+        R_convolution_gflops=rate,
+        product_gflops=max(part["rates"]["product_gflops"] for part in parts),
+    )
+
+
+def measure(args):
+    """One backend's rates and rows."""
+    common.use_cores()
+    from galip_keras.text_to_image import build
+    from galip_keras.training import set_precision
+
+    rates = [common.rates(_compute_dtype(args), args.quick)]
+    name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
+    generator = build(name, clip="random").backbone.generator
+    set_precision(generator, args.precision)
+    batches = [2] if args.quick else [int(b) for b in args.batch_sizes.split(",")]
+    rows = []
+    for form in ("fused", "direct"):
+        if form == "direct":
+            use_direct_form()
+        for jit in _compilers(args.backend):
+            for batch in batches:
+                rows.append(time_generator(generator, form, jit, batch, args))
+    rates.append(common.rates(_compute_dtype(args), args.quick))
+    mean = {key: sum(rate[key] for rate in rates) / 2 for key in rates[0]}
+    return {"rows": rows, "rates": mean, "direct_gflop": direct_gflop(generator)}
+
+
+def _compute_dtype(args):
+    return args.precision.removeprefix("mixed_")
+
+
+def _compilers(backend):
+    # JAX without jit runs operation by operation: nobody samples like that. Graphs of
+    # torch.compile are built by a C++ compiler, which few machines have.
+    return {"tensorflow": (True, False), "jax": (True,), "torch": (False,)}[backend]
+
+
+def time_generator(generator, form, jit, batch, args):
+    import time
+
+    import numpy as np
+    from keras import ops
+
+    rng = np.random.default_rng(0)
+    noise = ops.convert_to_tensor(
+        rng.standard_normal((batch, generator.latent_dim), dtype="float32")
+    )
+    text = ops.convert_to_tensor(
+        rng.standard_normal((batch, generator.clip.embedding_dim), dtype="float32")
+    )
+    run = common.compiled(
+        lambda noise, text: generator(noise, text), generator.variables, jit
+    )
+    start = time.perf_counter()
+    common.wait(run(noise, text))
+    first = time.perf_counter() - start
+    median = common.seconds(
+        lambda: common.wait(run(noise, text)), 3 if args.quick or batch > 8 else 7, 1
+    )
+    return {
+        "backend": args.backend,
+        "form": form,
+        "jit": jit,
+        "batch": batch,
+        "first s": first,
+        "s/image": median / batch,
+    }
+
+
+def use_direct_form():
+    """The generator's blocks as the paper writes them: resize first, then all else."""
+    from keras import layers
+
+    from galip_keras.layers import GeneratorBlock, ResizeConv2D, nearest_resize
+
+    def call(self, x, condition):
+        x = nearest_resize(x, self.size)
+        residual = layers.Conv2D.call(self.conv_1, self.fusion_1(x, condition))
+        residual = self.conv_2(self.fusion_2(residual, condition))
+        return residual + (x if self.shortcut is None else self.shortcut(x))
+
+    GeneratorBlock.call = call
+    ResizeConv2D.call = layers.Conv2D.call
+
+
+def direct_gflop(generator):
+    """Work of the direct form: its convolutions and the vision transformer."""
+    clip, side = generator.clip, generator.clip.grid_size
+    width = clip.hidden_dim
+    tokens = side**2 + 1
+    products = clip.num_layers * (12 * tokens * width**2 + 2 * tokens**2 * width)
+    layers = [(generator.conv, side), (generator.bridge_predictor.conv, side)]
+    for block in generator.bridge_predictor.fusion_blocks:
+        layers += [(block.conv_1, side), (block.conv_2, side)]
+    for block in generator.generator_blocks:
+        layers += [(block.conv_1, block.size), (block.conv_2, block.size)]
+        layers += [(block.shortcut, block.size)] if block.shortcut else []
+    layers.append((generator.to_rgb, generator.image_size))
+    for layer, size in layers:
+        products += size**2 * layer.kernel.shape[-1] * _fan_in(layer)
+    return 2 * products / 1e9
+
+
+def _fan_in(layer):
+    height, width, channels, _ = layer.kernel.shape
+    return height * width * channels
+
+
+if __name__ == "__main__":
+    main()

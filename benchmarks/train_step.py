@@ -1,0 +1,124 @@
+"""Seconds a training step and peak memory, full size, fed by the real pipeline.
+
+    python benchmarks/train_step.py [--batch-size 4] [--precision float32] [--quick]
+
+`waits` is the share of a step that is spent waiting for the data pipeline; `first s` is
+the first step, compilation included. R is the machine's convolution rate.
+"""
+
+import argparse
+import json
+import pathlib
+import resource
+import statistics
+import tempfile
+import time
+
+import common
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--steps", type=int, default=5, help="warm steps to time")
+    parser.add_argument("--backends", default=",".join(common.installed()))
+    parser.add_argument("--quick", action="store_true", help="a tiny model, two steps")
+    parser.add_argument("--backend", help=argparse.SUPPRESS)
+    parser.add_argument("--rates", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--out", help="JSON file to write")
+    args = parser.parse_args()
+    if args.backend:
+        print(json.dumps(rates(args) if args.rates else measure(args)))
+        return
+    options = ["--batch-size", str(args.batch_size), "--steps", str(args.steps)]
+    options += ["--precision", args.precision] + ["--quick"] * args.quick
+    rows, convolution = [], []
+    for backend in args.backends.split(","):
+        # In a process of its own: the rates' arrays are not the step's memory.
+        for part in (["--rates"], [], ["--rates"]):
+            result = common.in_backend(__file__, backend, options + part)
+            if part:
+                convolution.append(result["convolution_gflops"])
+            else:
+                rows.append(result)
+    pairs = zip(convolution[::2], convolution[1::2])
+    rate = max(statistics.mean(pair) for pair in pairs)
+    for row in rows:
+        row["s x R, TFLOP"] = row["s/step"] * rate / 1e3
+    common.report(
+        "train_step",
+        rows,
+        args.out,
+        precision=args.precision,
+        R_convolution_gflops=rate,
+    )
+
+
+def rates(args):
+    common.use_cores()
+    return common.rates(args.precision.removeprefix("mixed_"), args.quick)
+
+
+def measure(args):
+    """One backend's row."""
+    common.use_cores()
+    import keras
+
+    from galip_keras import GALIP, MateD, datasets
+    from galip_keras.datasets.pipeline import training_batches
+    from galip_keras.text_to_image import build
+    from galip_keras.training import set_precision
+
+    name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
+    model = build(name, clip="random")
+    set_precision(model.backbone, args.precision)
+    generator = model.backbone.generator
+    gan = GALIP(generator, MateD.for_clip(generator.clip, dtype=args.precision))
+    gan.compile()
+    with tempfile.TemporaryDirectory() as folder:
+        source = pathlib.Path(folder, "pictures")
+        source.mkdir()
+        common.pictures(source, 32)
+        builder = datasets.prepare(
+            f"folder:{source}", str(pathlib.Path(folder, "data"))
+        )
+        batches = training_batches(
+            builder,
+            model.preprocessor,
+            crop_size=64 if args.quick else 256,
+            batch_size=args.batch_size,
+            seed=0,
+        ).as_numpy_iterator()
+        waits, steps = [], []
+        for _ in range(1 + (2 if args.quick else args.steps)):
+            start = time.perf_counter()
+            batch = next(batches)
+            waits.append(time.perf_counter() - start)
+            # The losses are numbers when it returns: the step is over.
+            gan.train_on_batch(batch)
+            steps.append(time.perf_counter() - start)
+    return {
+        "backend": keras.backend.backend(),
+        "jit": bool(gan.jit_compile),
+        "batch": args.batch_size,
+        "first s": steps[0],
+        "s/step": statistics.median(steps[1:]),
+        "waits": sum(waits[1:]) / sum(steps[1:]),
+        "peak GiB": _peak_gib(),
+    }
+
+
+def _peak_gib():
+    import keras
+
+    if keras.backend.backend() == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    main()

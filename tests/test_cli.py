@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from PIL import Image
 
 import galip_keras
 from galip_cli.main import COMMANDS, main
+from galip_cli.quiet import quiet_imports
 from galip_keras import GALIPTextToImage
 
 GALIP = [sys.executable, "-m", "galip_cli.main"]
@@ -51,6 +53,14 @@ def error(galip):
         return code, errors
 
     return run
+
+
+def test_garbage_is_collected_again_after_imports():
+    with pytest.raises(ImportError), quiet_imports():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("args", [["--help"], ["train", "--help"], ["--version"]])

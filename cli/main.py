@@ -7,7 +7,7 @@ import click
 
 import galip_keras
 
-COMMANDS = ("train", "sample", "convert", "info")
+COMMANDS = ("train", "sample", "data", "convert", "info")
 
 
 class LazyGroup(click.Group):

@@ -12,9 +12,19 @@ from galip_cli.quiet import quiet_imports
 @click.option(
     "--dataset",
     required=True,
-    metavar="folder:PATH",
-    help="A folder of pictures and captions: metadata.jsonl, metadata.csv or NAME.txt "
-    "beside each picture.",
+    metavar="DATASET",
+    help="folder:PATH, your own pictures and captions, or toybirds, cub, coco, "
+    "cc3m:PATH, cc12m:PATH, tfds:NAME, hf:NAME (`galip data list` tells more).",
+)
+@click.option(
+    "--captions",
+    metavar="PATH",
+    help="For cub: archive or folder of the captions of Reed et al.",
+)
+@click.option(
+    "--allow-bad",
+    is_flag=True,
+    help="Go on where more than 1 % of the pictures cannot be used.",
 )
 @click.option(
     "--preset",
@@ -100,7 +110,7 @@ def train(dry_run, **settings):
     \b
     Examples:
       galip train --dataset folder:birds --steps 1000 --batch-size 8
-      galip train --dataset folder:birds --preset galip_tiny --clip random --dry-run
+      galip train --dataset toybirds --preset galip_tiny --steps 500
     """
     if settings["epochs"] is not None and settings["steps"] is not None:
         raise click.UsageError("--epochs and --steps exclude each other: give one.")

@@ -19,6 +19,22 @@ def _seeds():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture
+def galip(capfd):
+    """Runs a command in this process. Returns exit code, output and errors."""
+
+    from galip_cli.main import main
+
+    def run(*args):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([str(arg) for arg in args])
+        output, errors = capfd.readouterr()
+        return exit_.value.code, output, errors
+
+    return run
+
+
 def pytest_runtest_setup(item):
     for marker in item.iter_markers("backend"):
         if keras.backend.backend() not in marker.args:

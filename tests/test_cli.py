@@ -28,20 +28,6 @@ def preset(tmp_path_factory):
 
 
 @pytest.fixture
-def galip(capfd):
-    """Runs a command in this process. Returns exit code, output and errors."""
-
-    def run(*args):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(arg) for arg in args])
-        output, errors = capfd.readouterr()
-        return exit_.value.code, output, errors
-
-    return run
-
-
-@pytest.fixture
 def error(galip):
     """Runs a command that fails. Returns its error, which is one line, and the code."""
 
@@ -56,9 +42,13 @@ def error(galip):
 
 
 def test_garbage_is_collected_again_after_imports():
-    with pytest.raises(ImportError), quiet_imports():
-        assert not gc.isenabled()
-        raise ImportError
+    def fail():
+        with quiet_imports():
+            assert not gc.isenabled()
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
     assert gc.isenabled()
     gc.unfreeze()
 

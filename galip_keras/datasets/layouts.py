@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from galip_keras.datasets import metadata
 from galip_keras.datasets.pictures import SUFFIXES
+from galip_keras.datasets.records import Record, Skipped
 
 _SPLITS = {
     "train": "train",
@@ -22,16 +21,6 @@ _SPLITS = {
     "valid": "validation",
     "val": "validation",
 }
-
-# Reason to the names of the pictures that are left out for it.
-Skipped = defaultdict[str, list[str]]
-
-
-class Record(NamedTuple):
-    """A picture's name and its captions, at least one and none blank."""
-
-    name: str
-    captions: list[str]
 
 
 def fingerprint(root: Path) -> str:
@@ -115,12 +104,7 @@ def _read_split(root: Path, folder: Path, skipped: Skipped) -> Iterator[Record]:
             )
         captioned = _from_pairs(root, texts, pictures, skipped)
     for name, captions in captioned:
-        # JSON can hold half of a surrogate pair, which no UTF-8 text can.
-        clean = (text.encode("utf-8", "replace").decode().strip() for text in captions)
-        if kept := [text for text in clean if text]:
-            yield Record(name, kept)
-        else:
-            skipped["blank caption"].append(name)
+        yield Record(name, captions, root / name)
 
 
 def _files(folder: Path) -> list[str]:
@@ -163,14 +147,14 @@ def _stem(name: str) -> str:
 
 def _from_pairs(
     root: Path, texts: dict[str, str], pictures: list[str], skipped: Skipped
-) -> Iterator[Record]:
+) -> Iterator[tuple[str, list[str]]]:
     for name in pictures:
         if _stem(name) not in texts:
             skipped["no caption"].append(name)
             continue
         try:
             text = (root / texts[_stem(name)]).read_text("utf-8-sig")
-            yield Record(name, text.splitlines())
+            yield name, text.splitlines()
         except UnicodeDecodeError:
             skipped["caption is not UTF-8"].append(name)
     for stem in sorted(texts.keys() - map(_stem, pictures)):
@@ -179,7 +163,7 @@ def _from_pairs(
 
 def _from_metadata(
     path: Path, prefix: Path, pictures: Iterable[str], skipped: Skipped
-) -> Iterator[Record]:
+) -> Iterator[tuple[str, list[str]]]:
     captions: dict[str, list[str]] = {}
     for file_name, texts in metadata.rows(path):
         relative = PurePosixPath(file_name)
@@ -189,7 +173,7 @@ def _from_metadata(
             captions.setdefault((prefix / relative).as_posix(), []).extend(texts)
     for name in pictures:
         if name in captions:
-            yield Record(name, captions.pop(name))
+            yield name, captions.pop(name)
         else:
             skipped["no caption"].append(name)
     # Only pictures found in the folder are ever opened: these were not.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -23,6 +23,9 @@ _RESIZE = (76, 64)
 # What a JPEG decoder can shrink by for next to nothing.
 _RATIOS = (1, 2, 4, 8)
 
+# A pass reads this many files in turn, which mixes what lies far apart.
+_SHARDS_AT_ONCE = 16
+
 
 def training_batches(
     builder: tfds.core.DatasetBuilder,
@@ -34,6 +37,8 @@ def training_batches(
     split: str = "train",
     shuffle_buffer: int = 8192,
     skip: int = 0,
+    embeddings: Sequence[str] | None = None,
+    host: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Endless batches of randomly cropped and flipped pictures with a caption each.
 
@@ -52,6 +57,11 @@ def training_batches(
         shuffle_buffer: int. Records in the shuffle buffer, about 20 kB each.
         skip: int. Batches to leave out at the start, as when training resumes. Whole
             passes cost nothing; the rest is read, but not decoded.
+        embeddings: sequence of paths. What `embeddings.cache` returned; the batches
+            have `"text_embeddings"`, float32 `(batch_size, embedding_dim)`, in place of
+            the token ids then.
+        host: tuple `(index, count)`. Where several processes train together, each
+            takes every `count`-th example of the one stream.
 
     Returns:
         A `tf.data.Dataset` of `{"images", "token_ids"}`: float32
@@ -62,8 +72,12 @@ def training_batches(
         ValueError: where there is no such split.
     """
     count = num_examples(builder, split)
-    records = _records(builder, split)
-    passes, position = divmod(skip * batch_size, count)
+    files = shards(builder, split)
+    index, hosts = host
+    if embeddings is not None:
+        (first,) = records(builder, files[:1], embeddings[:1]).take(1)
+        embedding_dim = first["embeddings"].shape[-1]
+    passes, position = divmod(skip * batch_size * hosts, count)
 
     def shuffled(epoch):
         # Only of this function's graph: shuffle() would else mix in the global seed.
@@ -72,22 +86,25 @@ def training_batches(
         order = tf.random.stateless_uniform(
             [], (seed, epoch), minval=None, maxval=None, dtype=tf.int64
         )
-        return records.shuffle(
+        return records(builder, files, embeddings, order).shuffle(
             min(shuffle_buffer, count), seed=order, reshuffle_each_iteration=False
         )
 
     def example(index, record):
         return _training_example(record, (seed, index), crop_size)
 
-    def batch(images, captions):
-        # keras-hub's tokenizers lose the batch size.
-        token_ids = tf.ensure_shape(preprocessor(captions), (batch_size, None))
+    def batch(images, sentences):
         images = tf.cast(images, tf.float32) / 127.5 - 1.0
+        if embeddings is not None:
+            sentences = tf.ensure_shape(sentences, (batch_size, embedding_dim))
+            return {"images": images, "text_embeddings": tf.cast(sentences, tf.float32)}
+        # keras-hub's tokenizers lose the batch size.
+        token_ids = tf.ensure_shape(preprocessor(sentences), (batch_size, None))
         return {"images": images, "token_ids": tf.cast(token_ids, tf.int32)}
 
     dataset = tf.data.Dataset.range(passes, tf.int64.max).flat_map(shuffled)
-    dataset = dataset.skip(position).enumerate(skip * batch_size)
-    dataset = _map(dataset, example)
+    dataset = dataset.skip(position).enumerate(skip * batch_size * hosts)
+    dataset = _map(dataset.shard(hosts, index), example)
     dataset = _map(dataset.batch(batch_size, drop_remainder=True), batch)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
@@ -115,19 +132,57 @@ def fixed_captions(
         ValueError: where there is no such split.
     """
     count = min(n, num_examples(builder, split))
-    records = _records(builder, split).take(count)
-    captions = [record["captions"][0].numpy().decode() for record in records]
+    first = records(builder, shards(builder, split)).take(count)
+    captions = [record["captions"][0].numpy().decode() for record in first]
     return list(itertools.islice(itertools.cycle(captions), n))
 
 
-def _records(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
-    """The records of a split in the order of the files, pictures still as JPEG."""
-    return builder.as_dataset(
-        split=split,
-        decoders={"image": tfds.decode.SkipDecoding()},
-        # Small data sets would be cached, which a pass that is cut short disturbs.
-        read_config=tfds.ReadConfig(try_autocache=False),
-    )
+def shards(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
+    """The files of a split, in order.
+
+    Raises:
+        ValueError: where there is no such split.
+    """
+    num_examples(builder, split)
+    return [str(path) for path in builder.info.splits[split].filepaths]
+
+
+def records(
+    builder: tfds.core.DatasetBuilder,
+    files: Sequence[str],
+    embeddings: Sequence[str] | None = None,
+    order: tf.Tensor | None = None,
+) -> tf.data.Dataset:
+    """Records as they are stored: `image` (JPEG bytes), `captions` and `id`.
+
+    Args:
+        builder: a builder that `galip_keras.datasets.prepare` returned.
+        files: sequence of paths, from `shards`.
+        embeddings: sequence of paths, a file of `embeddings.cache` for each. Its
+            records have `embeddings`, float16 `(num_captions, embedding_dim)`, too.
+        order: int64 scalar. A seed of the order of the files. Many are read in turn
+            then; without it one after the other.
+    """
+    decoders = {"image": tfds.decode.SkipDecoding()}
+
+    def parse(serialized):
+        return builder.info.features.deserialize_example(serialized, decoders=decoders)
+
+    def parse_both(serialized, tensor):
+        return {**parse(serialized), "embeddings": tf.io.parse_tensor(tensor, "half")}
+
+    def read(*paths):
+        files = tuple(tf.data.TFRecordDataset(path) for path in paths)
+        return files[0] if embeddings is None else tf.data.Dataset.zip(*files)
+
+    paths = (list(files),) if embeddings is None else (list(files), list(embeddings))
+    dataset = tf.data.Dataset.from_tensor_slices(paths)
+    if order is None:
+        dataset = dataset.flat_map(read)
+    else:
+        dataset = dataset.shuffle(len(files), order, reshuffle_each_iteration=False)
+        dataset = dataset.interleave(read, cycle_length=_SHARDS_AT_ONCE)
+    return dataset.map(parse if embeddings is None else parse_both)
 
 
 def _map(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
@@ -140,16 +195,41 @@ def _training_example(record, seed, crop_size):
     """A random uint8 crop `(crop_size, crop_size, 3)` and one of the captions."""
     crop_seed, flip_seed, caption_seed = tf.unstack(tf.random.split(tf.stack(seed), 3))
     numerator, denominator = _RESIZE
-    image = _decode(record["image"], round(crop_size * numerator / denominator))
-    image = tf.image.stateless_random_crop(
-        image, (crop_size, crop_size, 3), seed=crop_seed
-    )
+    shorter_side = round(crop_size * numerator / denominator)
+    image = _decode_crop(record["image"], shorter_side, crop_size, crop_seed)
     image = tf.image.stateless_random_flip_left_right(image, seed=flip_seed)
-    captions = record["captions"]
+    sentences = record.get("embeddings", record["captions"])
     choice = tf.random.stateless_uniform(
-        [], caption_seed, maxval=tf.size(captions), dtype=tf.int32
+        [], caption_seed, maxval=tf.shape(sentences)[0], dtype=tf.int32
     )
-    return image, captions[choice]
+    return image, sentences[choice]
+
+
+def _decode_crop(jpeg, shorter_side, crop_size, seed):
+    """A random crop of a picture whose shorter side is resized to `shorter_side`."""
+    shape = tf.io.extract_jpeg_shape(jpeg)[:2]
+
+    def crop_while_decoding():
+        # As it is stored, which is the common case: only the crop is decoded.
+        window = tf.concat([_corner(shape, crop_size, seed), [crop_size] * 2], 0)
+        return tf.image.decode_and_crop_jpeg(jpeg, window, channels=3)
+
+    def crop_after_resizing():
+        image = _decode(jpeg, shorter_side)
+        top, left = tf.unstack(_corner(tf.shape(image)[:2], crop_size, seed))
+        return image[top : top + crop_size, left : left + crop_size]
+
+    image = tf.cond(
+        tf.reduce_min(shape) == shorter_side, crop_while_decoding, crop_after_resizing
+    )
+    return tf.ensure_shape(image, (crop_size, crop_size, 3))
+
+
+def _corner(shape, crop_size, seed):
+    """The upper left corner of a random crop."""
+    places = shape - crop_size + 1
+    numbers = tf.random.stateless_uniform([2], seed, maxval=2**31 - 1, dtype=tf.int32)
+    return numbers % places
 
 
 def _decode(jpeg, shorter_side):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from stored import captions, skipped
 
 from galip_keras.datasets import prepare, report
 
@@ -44,19 +45,9 @@ def jsonl(path, *rows):
 
 
 def prepared(folder):
-    return prepare(f"folder:{folder}", data_dir=folder.parent / "records")
-
-
-def captions(builder, split="train"):
-    """A dict of id to captions."""
-    return {
-        example["id"].decode(): [text.decode() for text in example["captions"]]
-        for example in tfds.as_numpy(builder.as_dataset(split=split))
-    }
-
-
-def skipped(builder):
-    return dict(builder.info.metadata["skipped"])
+    return prepare(
+        f"folder:{folder}", data_dir=folder.parent / "records", allow_bad=True
+    )
 
 
 def refusal(folder, error=ValueError):
@@ -258,8 +249,8 @@ def test_report_shows_ten_names_and_is_kept(folder):
 
 
 def test_unknown_data_sets():
-    for dataset in ("cub", "folder", "folder:", "tfds:mnist", ""):
-        with pytest.raises(ValueError, match="folder:PATH"):
+    for dataset in ("birds", "folder", "folder:", "Folder:birds", ""):
+        with pytest.raises(ValueError, match="folder"):
             prepare(dataset)
 
 
@@ -330,7 +321,7 @@ def test_nothing_usable_left_then_mended(folder):
     pair(folder / "b.png", " ")
     line = refusal(folder)
     assert line.startswith("nothing usable for train")
-    assert line.endswith("blank caption: b.png; shorter side under 16 pixels: a.png")
+    assert line.endswith("shorter side under 16 pixels: a.png; blank caption: b.png")
     pair(folder / "a.png")
     assert captions(prepared(folder)).keys() == {"a.png"}
 
@@ -413,6 +404,26 @@ def wait_for(folder, pattern, process):
             return found[0]
         time.sleep(0.005)
     raise AssertionError(f"the process ended before {pattern} appeared")
+
+
+def test_a_full_disk(folder, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        rng = np.random.default_rng(0)
+        for number in range(4):
+            pixels = rng.integers(0, 256, (304, 304, 3), "uint8")
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+            (folder / f"{number}.txt").write_text("noise")
+        with pytest.raises(OSError, match="No space left on device") as info:
+            prepare(f"folder:{folder}", disk)
+        assert info.value.filename == str(disk)
+        assert not [path for path in disk.rglob("*") if path.is_file()]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_import_is_cheap():

@@ -96,10 +96,58 @@ def test_skipping_far_is_cheap(ten):
     assert len(take(stream(ten, skip=10**7), 1)) == 1
 
 
+@pytest.mark.parametrize("skip", [0, 3])
+def test_hosts_share_the_stream_of_one(ten, skip):
+    whole = take(stream(ten, batch_size=6, skip=skip), 4)
+    hosts = [
+        take(stream(ten, batch_size=2, skip=skip, host=(index, 3)), 4)
+        for index in range(3)
+    ]
+    for step, batch in enumerate(whole):
+        for index in range(3):
+            own = hosts[index][step]
+            np.testing.assert_array_equal(own["images"], batch["images"][index::3])
+            np.testing.assert_array_equal(
+                own["token_ids"], batch["token_ids"][index::3]
+            )
+
+
 def test_fewer_pictures_than_a_batch(ten):
     (batch,) = take(stream(ten, batch_size=32), 1)
     assert batch["images"].shape == (32, 16, 16, 3)
     assert len({text[0] for text in texts(batch)}) == 10
+
+
+def test_many_files_are_read_in_turn(ten, tmp_path, monkeypatch):
+    """The ten records in five files: each pass has all, in an order of its own."""
+    (file,) = pipeline.shards(ten, "train")
+    records = list(tf.data.TFRecordDataset(file).as_numpy_iterator())
+    files = [str(tmp_path / f"{i}.tfrecord") for i in range(5)]
+    for i, path in enumerate(files):
+        with tf.io.TFRecordWriter(path) as writer:
+            for record in records[2 * i : 2 * i + 2]:
+                writer.write(record)
+    monkeypatch.setattr(pipeline, "shards", lambda *args: files)
+
+    def orders():
+        batches = take(stream(ten, batch_size=10, shuffle_buffer=1), 3)
+        return ["".join(text[0] for text in texts(batch)) for batch in batches]
+
+    first = orders()
+    assert [sorted(order) for order in first] == [list("0123456789")] * 3
+    assert len(set(first)) == 3
+    assert orders() == first
+
+
+def test_cropping_while_decoding_gives_the_same_pixels(ten):
+    """Stored as it is trained on, a picture is decoded only where it is cropped."""
+    (record, *_) = pipeline.records(ten, pipeline.shards(ten, "train"))
+    jpeg, seed = record["image"], (3, 4)
+    whole = tf.io.decode_jpeg(jpeg, channels=3)
+    top, left = pipeline._corner(tf.shape(whole)[:2], 256, seed)
+    crop = pipeline._decode_crop(jpeg, 304, 256, seed)
+    assert (int(top), int(left)) != (0, 0)
+    np.testing.assert_array_equal(crop, whole[top : top + 256, left : left + 256])
 
 
 def test_a_small_shuffle_buffer(ten):

@@ -1,0 +1,255 @@
+"""COCO 2014: photographs of everyday scenes, with five captions or so each.
+
+They come from three official zips, which are downloaded or handed in, or from what
+these unpack to. Nothing is unpacked on the way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.checksums import UrlInfo
+
+from galip_keras.datasets import archives, records
+from galip_keras.datasets.pictures import PictureError, Source
+from galip_keras.datasets.records import Record
+
+# Our names of the splits to those of the zips and of the annotations.
+_SPLITS = {"train": "train2014", "validation": "val2014"}
+
+# What each zip unpacks to.
+_FOLDERS = {
+    "train2014.zip": "train2014",
+    "val2014.zip": "val2014",
+    "annotations_trainval2014.zip": "annotations",
+}
+_ANNOTATIONS = "annotations_trainval2014.zip"
+
+# A picture of COCO takes a few hundred kilobytes.
+_MAX_BYTES = 1 << 28
+
+# The captions of each picture, and the order of both.
+_Captions = dict[str, list[str]]
+
+_Find = Callable[[str], Source | PictureError]
+
+
+class Part(NamedTuple):
+    """A zip or the folder that it unpacks to."""
+
+    path: Path
+    is_zip: bool
+
+
+def _url_info(size: int, checksum: str, name: str) -> UrlInfo:
+    return UrlInfo(size=tfds.core.utils.Size(size), checksum=checksum, filename=name)
+
+
+_DOWNLOADS = {
+    "http://images.cocodataset.org/zips/train2014.zip": _url_info(
+        13510573713,
+        "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
+        "train2014.zip",
+    ),
+    "http://images.cocodataset.org/zips/val2014.zip": _url_info(
+        6645013297,
+        "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+        "val2014.zip",
+    ),
+    "http://images.cocodataset.org/annotations/annotations_trainval2014.zip": (
+        _url_info(
+            252872794,
+            "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+            "annotations_trainval2014.zip",
+        )
+    ),
+}
+
+
+class Coco(records.CaptionedPictures):
+    """Builder of the records of COCO 2014."""
+
+    description = (
+        "COCO 2014: 123,287 photographs of everyday scenes with about five captions "
+        "each, 82,783 for training and 40,504 for validation."
+    )
+    homepage = "https://cocodataset.org"
+    license = "Annotations CC BY 4.0; pictures under the terms of Flickr."
+    citation = """@inproceedings{lin2014coco,
+  title = {Microsoft {COCO}: Common Objects in Context},
+  author = {Lin, Tsung-Yi and Maire, Michael and Belongie, Serge and Hays, James and
+    Perona, Pietro and Ramanan, Deva and Doll{\\'a}r, Piotr and Zitnick, C. Lawrence},
+  booktitle = {European Conference on Computer Vision},
+  year = {2014},
+}"""
+
+    url_infos = _DOWNLOADS
+
+    @classmethod
+    def configure(cls, name, source, **options):
+        if not source:
+            return super().configure("official", source, **options)
+        folder = Path(source).expanduser().resolve()
+        if folder.is_file():
+            raise ValueError(
+                f"{folder} is a file: give the folder of COCO's three zips"
+            )
+        parts = _parts(folder)
+        if all(
+            part.is_zip and part.path.stat().st_size == info.size
+            for part, info in zip(parts.values(), cls.url_infos.values(), strict=True)
+        ):
+            state = "official"
+        else:
+            state = archives.state(folder, _counted(parts))
+        return super().configure(state, str(folder), **options)
+
+    def _splits(self, dl_manager, skipped):
+        parts = self._parts(dl_manager)
+        captions = {
+            split: _read_captions(parts[_ANNOTATIONS], f"captions_{original}.json")
+            for split, original in _SPLITS.items()
+        }
+        splits = {}
+        for split, original in _SPLITS.items():
+            part = parts[f"{original}.zip"]
+            # A damaged zip is better known now than after hours of the other one.
+            with _pictures(part):
+                splits[split] = _records(part, captions[split])
+        return splits
+
+    def _parts(self, dl_manager) -> dict[str, Part]:
+        source = self.builder_config.source
+        if source:
+            return _parts(Path(source))
+        paths = archives.download(dl_manager, list(self.url_infos), self.name)
+        return {
+            name: Part(path, is_zip=True)
+            for name, path in zip(_FOLDERS, paths, strict=True)
+        }
+
+
+def _parts(folder: Path) -> dict[str, Part]:
+    """Where the three zips are, or what they unpack to."""
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} does not exist: give COCO's folder")
+    parts = {}
+    for name, unpacked in _FOLDERS.items():
+        if (folder / name).is_file():
+            parts[name] = Part(folder / name, is_zip=True)
+        elif (folder / unpacked).is_dir():
+            parts[name] = Part(folder / unpacked, is_zip=False)
+        else:
+            raise FileNotFoundError(
+                f"{folder} has neither {name} nor a folder {unpacked}: add one of them"
+            )
+    return parts
+
+
+def _counted(parts: dict[str, Part]) -> Iterator[Path]:
+    """The files by which a folder is known."""
+    for part in parts.values():
+        yield part.path
+        if not part.is_zip:
+            yield from part.path.glob("captions_*.json")
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except archives.DAMAGE as error:
+        raise ValueError(
+            f"{path} is no zip archive or one cut short: fetch it again"
+        ) from error
+
+
+def _read_captions(part: Part, name: str) -> _Captions:
+    where = f"{part.path}: {name}"
+    text = _annotations(part, name)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON: fetch it again") from error
+    captions: _Captions = {}
+    images: dict[Any, list[str]] = {}
+    for row in _field(data, "images", list, where):
+        file_name = _field(row, "file_name", str, f"{where}: images")
+        # One list, so that a caption of the number is one of the file.
+        number = _field(row, "id", (int, str), f"{where}: images")
+        images[number] = captions.setdefault(file_name, [])
+    for row in _field(data, "annotations", list, where):
+        caption = _field(row, "caption", str, f"{where}: annotations")
+        number = _field(row, "image_id", (int, str), f"{where}: annotations")
+        if number not in images:
+            raise ValueError(f"{where}: a caption is about {number}, not in its images")
+        images[number].append(caption)
+    return captions
+
+
+def _annotations(part: Part, name: str) -> bytes:
+    if not part.is_zip:
+        if not (part.path / name).is_file():
+            raise FileNotFoundError(f"{part.path} has no {name}: add it")
+        return (part.path / name).read_bytes()
+    with _open_zip(part.path) as archive, archives.reading(part.path):
+        for info in archive.infolist():
+            if PurePosixPath(info.filename).name == name:
+                return archive.read(info)
+    raise ValueError(f"{part.path} has no {name}: give COCO's own {_ANNOTATIONS}")
+
+
+def _field(row: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+    value = row.get(key) if isinstance(row, dict) else None
+    if not isinstance(value, kind):
+        raise ValueError(f"{where} has no usable {key}: it is not what COCO publishes")
+    return value
+
+
+def _records(part: Part, captions: _Captions) -> Iterator[Record]:
+    with _pictures(part) as find:
+        for name, texts in captions.items():
+            yield Record(
+                name, texts, find(name) if texts else PictureError("no caption")
+            )
+
+
+@contextlib.contextmanager
+def _pictures(part: Part) -> Iterator[_Find]:
+    """What finds a picture by its name, or the reason why there is none."""
+    if not part.is_zip:
+        yield functools.partial(_in_folder, part.path)
+        return
+    with _open_zip(part.path) as archive:
+        members = {
+            PurePosixPath(info.filename).name: info for info in archive.infolist()
+        }
+        yield functools.partial(_in_zip, archive, members)
+
+
+def _in_folder(folder: Path, name: str) -> Source | PictureError:
+    if os.path.basename(name) != name:
+        return PictureError("outside the folder")
+    path = folder / name
+    return path if os.path.isfile(path) else PictureError("no picture")
+
+
+def _in_zip(
+    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str
+) -> Source | PictureError:
+    info = members.get(name)
+    if info is None:
+        return PictureError("no picture")
+    if info.file_size > _MAX_BYTES:
+        return PictureError("too many bytes")
+    try:
+        return archive.read(info)
+    except archives.DAMAGE:
+        return PictureError("damaged in the archive")

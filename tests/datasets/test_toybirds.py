@@ -1,0 +1,88 @@
+"""The drawn birds as a data set: splits, captions, pictures, and a sheet of them."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from galip_keras.datasets import birds, pipeline, prepare, toybirds
+from galip_keras.datasets.drawing import draw
+from galip_keras.datasets.sheet import contact_sheet
+
+pytestmark = pytest.mark.backend("tensorflow")
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Ten birds a split instead of thousands."""
+    with pytest.MonkeyPatch.context() as patch:
+        splits = {name: (first, 10) for name, (first, _) in toybirds._SPLITS.items()}
+        patch.setattr(toybirds, "_SPLITS", splits)
+        return prepare("toybirds", tmp_path_factory.mktemp("records"))
+
+
+def rows(builder, split):
+    files = pipeline.shards(builder, split)
+    return list(pipeline.records(builder, files).as_numpy_iterator())
+
+
+def test_splits(few):
+    assert {name: info.num_examples for name, info in few.info.splits.items()} == {
+        "train": 10,
+        "test": 10,
+        "compositions": 10,
+    }
+    held_out = {
+        split: [
+            birds.is_held_out(
+                birds.bird(int(row["id"].split(b"/")[1]), split == "compositions")
+            )
+            for row in rows(few, split)
+        ]
+        for split in few.info.splits
+    }
+    assert not any(held_out["train"] + held_out["test"])
+    assert all(held_out["compositions"])
+
+
+def test_seeds_of_splits_never_meet():
+    ranges = [set(range(first, first + n)) for first, n in toybirds._SPLITS.values()]
+    assert sum(map(len, ranges)) == len(set.union(*ranges)) == 12_000
+
+
+def test_a_record_is_the_bird_that_its_captions_tell_of(few):
+    for row in rows(few, "train"):
+        seed = int(row["id"].decode().removeprefix("train/"))
+        bird = birds.bird(seed)
+        captions = [text.decode() for text in row["captions"]]
+        assert captions == birds.captions(bird, seed)
+        stored = np.asarray(Image.open(io.BytesIO(row["image"])), dtype="float32")
+        drawn = np.asarray(draw(bird, seed, 152), dtype="float32")
+        # JPEG's error, and far from that of another bird.
+        assert np.abs(stored - drawn).mean() < 3
+
+
+def test_there_is_nothing_behind_the_colon(tmp_path):
+    with pytest.raises(ValueError, match="leave birds out"):
+        prepare("toybirds:birds", tmp_path)
+    with pytest.raises(ValueError, match="captions of its own"):
+        prepare("toybirds", tmp_path, captions="birds")
+    with pytest.raises(ValueError, match="Beam"):
+        prepare("toybirds", tmp_path, beam_runner="DirectRunner")
+
+
+def test_sheet(few):
+    sheet = contact_sheet(few, "test", count=6)
+    columns, pixels = 4, np.asarray(sheet)
+    assert sheet.mode == "RGB"
+    tile_height, tile_width = sheet.height // 2, sheet.width // columns
+    tiles = [
+        pixels[i // 4 * tile_height :, i % 4 * tile_width :][:tile_height, :tile_width]
+        for i in range(8)
+    ]
+    # Six pictures with words under them, and two places left.
+    assert [bool((tile < 255).any()) for tile in tiles] == [True] * 6 + [False] * 2
+    assert all((tile[-50:] == 0).any() for tile in tiles[:6])
+    with pytest.raises(ValueError, match="no split"):
+        contact_sheet(few, "validation")

@@ -1,0 +1,97 @@
+"""`galip data`, and training on what it prepares."""
+
+import json
+from pathlib import Path
+
+import pytest
+from drawn import draw_pictures
+from PIL import Image
+
+from galip_keras.datasets import DATASETS
+
+pytestmark = pytest.mark.backend("tensorflow")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return draw_pictures(tmp_path / "circles")
+
+
+def test_list_names_all_and_says_what_is_prepared(galip, tmp_path, pictures):
+    code, output, _ = galip("data", "list", "--data-dir", tmp_path, "--json")
+    rows = json.loads(output)
+    assert code == 0
+    assert rows.keys() == DATASETS.keys()
+    assert not any(row["prepared"] for row in rows.values())
+
+    galip("data", "prepare", f"folder:{pictures}", "--data-dir", tmp_path)
+    _, output, _ = galip("data", "list", "--data-dir", tmp_path, "--json")
+    prepared = {name: row["prepared"] for name, row in json.loads(output).items()}
+    (path,) = prepared.pop("folder")
+    assert (Path(path) / "dataset_info.json").exists()
+    assert not any(prepared.values())
+
+    code, output, _ = galip("data", "list", "--data-dir", tmp_path)
+    assert code == 0
+    for name, row in rows.items():
+        assert f"{name:9} {row['description']}" in output.splitlines()
+    assert f"prepared in {path}" in output
+
+
+def test_prepare_inspect_and_train(galip, tmp_path, pictures):
+    data = (f"folder:{pictures}", "--data-dir", tmp_path / "data")
+    code, output, errors = galip("data", "inspect", *data)
+    assert (code, output) == (1, "")
+    assert "is not prepared: galip data prepare" in errors
+
+    code, output, _ = galip("data", "prepare", *data, "--num-workers", 1)
+    assert code == 0
+    records = Path(output.strip())
+    assert (records / "left_out.tsv").read_text() == ""
+
+    sheet = tmp_path / "sheet.png"
+    code, output, _ = galip("data", "inspect", *data, "--out", sheet, "--json")
+    facts = json.loads(output)
+    assert code == 0
+    assert facts["records"] == str(records)
+    assert facts["pictures"] == {"train": 6}
+    assert facts["report"] == []
+    assert Image.open(sheet).size[0] > 400
+    code, output, _ = galip("data", "inspect", *data, "--out", sheet)
+    assert "pictures  6 train\n" in output
+
+    code, output, _ = galip(
+        "train", "--dataset", *data, "--preset", "galip_tiny", "--steps", 1,
+        "--batch-size", 2, "--run", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0
+    assert (tmp_path / "run" / "preset").is_dir()
+
+
+def test_what_is_left_out_is_an_error_until_it_is_allowed(galip, tmp_path, pictures):
+    (pictures / "broken.png").write_bytes(b"\x89PNG")
+    (pictures / "broken.txt").write_text("a broken circle")
+    data = (f"folder:{pictures}", "--data-dir", tmp_path / "data")
+    code, output, errors = galip("data", "prepare", *data)
+    assert (code, output) == (1, "")
+    # Above it may be progress bars.
+    error = errors.splitlines()[-1]
+    assert error.startswith("Error: 1 of 7 pictures")
+    assert "cannot be read: broken.png" in error
+    assert "--allow-bad" in error
+    # Nothing of it stays, and nothing of it is used.
+    assert not list((tmp_path / "data").rglob("*.tfrecord*"))
+
+    code, output, errors = galip("data", "prepare", *data, "--allow-bad")
+    assert code == 0
+    assert "skipped 1 picture: cannot be read: broken.png" in errors
+    report = Path(output.strip()) / "left_out.tsv"
+    assert report.read_text() == "cannot be read\tbroken.png\n"
+
+
+@pytest.mark.parametrize("name", ["birds", "folder", "cc3m", ""])
+def test_one_line_for_what_cannot_be(galip, tmp_path, name):
+    code, output, errors = galip("data", "prepare", name, "--data-dir", tmp_path)
+    assert (code, output) == (1, "")
+    assert errors.startswith("Error: ")
+    assert errors.count("\n") == 1

@@ -99,6 +99,11 @@ class FrozenCLIP(keras.layers.Layer):
         """Size of the embedding that images and sentences share."""
         return self.clip.projection_dim
 
+    @property
+    def text_variables(self):
+        """The variables that sentence embeddings depend on."""
+        return [*self.clip.text_encoder.variables, *self.clip.text_projection.variables]
+
     def embed_text(self, token_ids):
         """Sentence embeddings, projected and not normalised.
 

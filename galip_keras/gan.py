@@ -89,7 +89,8 @@ class GALIP(keras.Model):
         [-1, 1] but not clipped to it.
 
     `fit` takes batches that are dicts with `"images"`, a float tensor
-    `(batch_size, height, height, 3)` in [-1, 1] of any size, and `"token_ids"`, and
+    `(batch_size, height, height, 3)` in [-1, 1] of any size, and `"token_ids"`, or in
+    their place `"text_embeddings"`, what `FrozenCLIP.embed_text` makes of them, and
     optionally `"noise"`, drawn anew where absent.
 
     Example:
@@ -189,7 +190,9 @@ class GALIP(keras.Model):
     def _train_step(self, data):
         """One update of both networks. Returns the running means of the losses."""
         data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        text = self.clip.embed_text(data["token_ids"])
+        text = data.get("text_embeddings")
+        if text is None:
+            text = self.clip.embed_text(data["token_ids"])
         real_features = self.clip.extract_features(data["images"])
         noise = data.get("noise")
         if noise is None:

@@ -44,7 +44,7 @@ _SAMPLES = 16
 
 # A run that is resumed goes on as it began. Other settings, such as its length, may
 # change.
-_FIXED = ("dataset", "preset", "clip", "batch_size", "precision", "seed")
+_FIXED = ("dataset", "preset", "clip", "batch_size", "precision", "seed", "captions")
 
 
 class Run(NamedTuple):
@@ -72,6 +72,8 @@ def train(
     precision="float32",
     seed=0,
     data_dir=None,
+    captions=None,
+    allow_bad=False,
     save_every=100,
     sample_every=100,
     dry_run=False,
@@ -94,6 +96,8 @@ def train(
         precision: string. `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
         seed: int. Seed of the first weights, of the noise and of the order of the data.
         data_dir: path. Where prepared data sets live.
+        captions: path. As for `galip_keras.datasets.prepare`.
+        allow_bad: bool. As for `galip_keras.datasets.prepare`.
         save_every: int. Steps from one checkpoint to the next; two minutes at most.
         sample_every: int. Steps from one grid of samples to the next.
         dry_run: bool. Check everything and train nothing. The data set is prepared, but
@@ -114,7 +118,7 @@ def train(
     ```
     """
     settings = {
-        "dataset": _absolute(dataset, prefix="folder:"),
+        "dataset": _absolute_source(dataset),
         "preset": _absolute(preset),
         "clip": _absolute(clip) if clip else None,
         "epochs": 100 if epochs is None and steps is None else epochs,
@@ -122,7 +126,9 @@ def train(
         "batch_size": batch_size,
         "precision": precision,
         "seed": seed,
-        "data_dir": str(Path(data_dir).expanduser().absolute()) if data_dir else None,
+        "data_dir": _absolute_path(data_dir),
+        "captions": _absolute_path(captions),
+        "allow_bad": allow_bad,
         "save_every": save_every,
         "sample_every": sample_every,
     }
@@ -134,14 +140,18 @@ def train(
     model = load_model(preset, clip)
     if model.preprocessor is None:
         raise ValueError(f"{preset} has no tokenizer: captions cannot be read")
-    gan = _assemble(model, preset, precision, seed)
-    builder = datasets.prepare(dataset, settings["data_dir"])
+    discriminator = _discriminator(model, preset)
+    data = {name: settings[name] for name in ("data_dir", "captions", "allow_bad")}
+    builder = datasets.prepare(dataset, **data)
     plan = _plan(settings, builder)
     if dry_run:
         return {"run": str(folder), **settings, **plan, **describe(model)}
     _warn_of_random_clip(preset, clip)
     _write_start(folder, settings, builder)
-    return _run(folder, settings, plan, builder, model, gan, resume)
+    # Before the precision is set: sentences are embedded in float32.
+    embeddings = _embeddings(builder, model)
+    gan = _assemble(model, discriminator, precision, seed)
+    return _run(folder, settings, plan, builder, embeddings, model, gan, resume)
 
 
 def load_model(source, clip=None):
@@ -222,16 +232,26 @@ def _count(variables):
     return sum(math.prod(variable.shape) for variable in variables)
 
 
-def _absolute(source, prefix=""):
+def _absolute(source):
     """A source with its path made absolute, where it is one that exists."""
     if source in (*ARCHITECTURES, "random"):
         return source
-    path = os.path.expanduser(str(source).removeprefix(prefix))
-    return prefix + os.path.abspath(path) if os.path.exists(path) else str(source)
+    path = os.path.expanduser(str(source))
+    return os.path.abspath(path) if os.path.exists(path) else str(source)
+
+
+def _absolute_source(dataset):
+    name, colon, source = str(dataset).partition(":")
+    return f"{name}:{_absolute(source)}" if colon and source else name
+
+
+def _absolute_path(path):
+    return str(Path(path).expanduser().absolute()) if path else None
 
 
 def _dataset_name(dataset):
-    return Path(str(dataset).removeprefix("folder:")).expanduser().resolve().name
+    name, _, source = str(dataset).partition(":")
+    return Path(source).expanduser().resolve().name if name == "folder" else name
 
 
 def _check_settings(settings):
@@ -287,18 +307,37 @@ def _check_unchanged(folder, settings):
         )
 
 
-def _assemble(model, preset, precision, seed):
-    """The GAN around a model's generator, compiled."""
-    set_precision(model.backbone, precision)
-    generator = model.backbone.generator
-    discriminator = MateD.for_clip(generator.clip, dtype=precision)
+def _discriminator(model, preset):
+    """A new discriminator, or to fine-tune a preset the one that lies in it."""
+    discriminator = MateD.for_clip(model.backbone.clip)
     if preset not in ARCHITECTURES:
         weights = Path(find_preset(preset)) / _DISCRIMINATOR
         if weights.is_file():
             discriminator.load_weights(weights)
         else:
             say(f"{preset} has no {_DISCRIMINATOR}: fine-tuning starts with a new one.")
-    gan = GALIP(generator, discriminator, seed=seed)
+    return discriminator
+
+
+def _embeddings(builder, model):
+    """The files of the captions' embeddings, or None where none can be written."""
+    from galip_keras.datasets import embeddings
+
+    try:
+        return embeddings.cache(builder, model.backbone.clip, model.preprocessor)
+    except OSError as error:
+        say(
+            f"Captions are embedded at every step: {builder.data_path} cannot be "
+            f"written ({error.strerror})."
+        )
+        return None
+
+
+def _assemble(model, discriminator, precision, seed):
+    """The GAN of a model's generator and a discriminator, compiled."""
+    for network in (model.backbone, discriminator):
+        set_precision(network, precision)
+    gan = GALIP(model.backbone.generator, discriminator, seed=seed)
     gan.compile()
     return gan
 
@@ -361,7 +400,7 @@ def _write_text(path, text):
     os.replace(temporary, path)
 
 
-def _run(folder, settings, plan, builder, model, gan, resume):
+def _run(folder, settings, plan, builder, embeddings, model, gan, resume):
     checkpoint = Checkpoint(folder / "checkpoints", settings["save_every"])
     first = checkpoint.restore(gan)
     last = plan["total_steps"]
@@ -374,7 +413,8 @@ def _run(folder, settings, plan, builder, model, gan, resume):
     with StopOnSignal() as stop:
         if first < last:
             callbacks = _callbacks(folder, settings, last, builder, model)
-            _fit(settings, plan, builder, model, gan, [checkpoint, *callbacks, stop])
+            batches = _batches(settings, builder, embeddings, model, first)
+            _fit(settings, plan, batches, gan, [checkpoint, *callbacks, stop])
         if first < last or not (folder / _PRESET).exists():
             _write_preset(folder / _PRESET, model, gan)
     step = training_step(gan)
@@ -393,19 +433,23 @@ def _callbacks(folder, settings, last, builder, model):
     ]
 
 
-def _fit(settings, plan, builder, model, gan, callbacks):
+def _batches(settings, builder, embeddings, model, first):
     from galip_keras.datasets.pipeline import training_batches
 
-    first, last = training_step(gan), plan["total_steps"]
     size = model.backbone.generator.image_size
-    batches = training_batches(
+    return training_batches(
         builder,
         model.preprocessor,
         crop_size=2 ** math.ceil(math.log2(size)),
         batch_size=settings["batch_size"],
         seed=settings["seed"],
         skip=first,
+        embeddings=embeddings,
     )
+
+
+def _fit(settings, plan, batches, gan, callbacks):
+    first, last = training_step(gan), plan["total_steps"]
     steps_per_epoch = plan["steps_per_epoch"]
     first_epoch = first // steps_per_epoch
     say(

@@ -60,7 +60,8 @@ def test_every_shell_command_and_the_python_example(folder):
                         'pip install -e ".[test]"',
                         "pytest",
                     )
-    assert {c.split()[1] for c in ran} == {"train", "sample", "info"}
+    assert {c.split()[1] for c in ran} == {"train", "sample", "data", "info"}
+    assert (folder / "sheets" / "shapes.png").exists()
     assert len(list((folder / "out").glob("*.png"))) == 9
     (example,) = commands("python")
     (folder / "example.py").write_text(example)

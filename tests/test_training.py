@@ -7,6 +7,8 @@ from drawn import draw_pictures
 from PIL import Image
 
 from galip_keras import GALIPTextToImage, MateD
+from galip_keras.callbacks import Progress
+from galip_keras.datasets import embeddings
 from galip_keras.training import find_preset, load_model, train
 
 
@@ -73,7 +75,8 @@ def test_config_holds_all_settings(run, settings):
     versions = config.pop("versions")
     assert {"galip_keras", "keras", "backend"} <= versions.keys()
     expected = {**settings, "data_dir": str(settings["data_dir"])}
-    assert config == {**expected, "steps": 4, "epochs": None, "clip": None}
+    unset = {"epochs": None, "clip": None, "captions": None, "allow_bad": False}
+    assert config == {**expected, **unset, "steps": 4}
 
 
 def test_resumed_run_is_the_same_run(run, copy, settings, capfd):
@@ -102,6 +105,36 @@ def test_finished_run_is_completed(copy, settings, capfd):
     assert "nothing to train" in capfd.readouterr().err
     for actual, expected in zip(weights(copy), before):
         np.testing.assert_array_equal(actual, expected)
+
+
+def test_without_a_place_for_embeddings_training_goes_on(
+    settings, tmp_path, monkeypatch, capfd
+):
+    def refuse(*args):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(embeddings, "cache", refuse)
+    run = train(**settings, steps=1, run=tmp_path / "run")
+    assert run.step == 1
+    assert "cannot be written (Read-only file system)" in capfd.readouterr().err
+
+
+def test_embeddings_change_the_losses_by_rounding_only(settings, tmp_path, monkeypatch):
+    """The first step's losses, with the cache of sentence embeddings and without."""
+    seen = []
+
+    def record(self, batch, logs):
+        seen.append({name: float(loss) for name, loss in logs.items()})
+
+    monkeypatch.setattr(Progress, "on_train_batch_end", record)
+    train(**settings, steps=1, run=tmp_path / "with")
+    monkeypatch.setattr(embeddings, "cache", lambda *args: None)
+    train(**settings, steps=1, run=tmp_path / "without")
+    with_cache, without = seen
+    assert with_cache != without
+    for name, loss in without.items():
+        # Sentence embeddings are rounded to 11 bits.
+        assert with_cache[name] == pytest.approx(loss, rel=5e-3, abs=1e-4)
 
 
 def test_fine_tuning_starts_from_the_preset(run, data, tmp_path):

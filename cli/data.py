@@ -151,7 +151,7 @@ def inspect(name, data_dir, captions, split, num_images, out, as_json):
         "pictures": {
             split: info.num_examples for split, info in builder.info.splits.items()
         },
-        "license": builder.license,
+        "license": builder.license or "not known",
         "report": datasets.report(builder),
         "sheet": out,
     }

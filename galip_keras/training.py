@@ -136,13 +136,15 @@ def train(
     folder = Path(run or Path("runs", _dataset_name(dataset))).absolute()
     if not dry_run:
         _open(folder, settings, resume)
+    if preset not in ARCHITECTURES:
+        find_preset(preset)
+    data = {name: settings[name] for name in ("data_dir", "captions", "allow_bad")}
+    builder = datasets.prepare(dataset, **data)
     keras.utils.set_random_seed(seed)
     model = load_model(preset, clip)
     if model.preprocessor is None:
         raise ValueError(f"{preset} has no tokenizer: captions cannot be read")
     discriminator = _discriminator(model, preset)
-    data = {name: settings[name] for name in ("data_dir", "captions", "allow_bad")}
-    builder = datasets.prepare(dataset, **data)
     plan = _plan(settings, builder)
     if dry_run:
         return {"run": str(folder), **settings, **plan, **describe(model)}

@@ -1,4 +1,4 @@
-"""What preparing a data set left out, in words."""
+"""What preparing a data set left out or did in its own way, in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMES_SHOWN = 10
 
 def lines(metadata: Mapping[str, Any]) -> list[str]:
     """The lines of `galip_keras.datasets.report` for a builder's metadata."""
-    shown = []
+    shown = [note] if (note := metadata.get("note")) else []
     if skipped := metadata.get("skipped"):
         count = sum(len(names) for names in skipped.values())
         shown.append(f"skipped {_pictures(count)}: {reasons(skipped)}")

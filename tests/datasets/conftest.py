@@ -1,4 +1,4 @@
-"""A place to download from: an HTTP server on loopback."""
+"""A place to download from, and what data sets are for."""
 
 import functools
 import http.server
@@ -23,3 +23,21 @@ def server(tmp_path):
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def train(galip, tmp_path):
+    """Trains two steps on a data set by `galip train`. Returns what it told."""
+
+    def run(dataset, *options):
+        code, output, errors = galip(
+            "train", "--dataset", dataset, "--data-dir", tmp_path / "data",
+            "--preset", "galip_tiny", "--steps", 2, "--batch-size", 2,
+            "--run", tmp_path / "run", *options,
+        )  # fmt: skip
+        assert code == 0, errors
+        assert output == f"{tmp_path / 'run'}\n"
+        assert (tmp_path / "run" / "preset" / "config.json").exists()
+        return errors
+
+    return run

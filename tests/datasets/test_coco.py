@@ -368,3 +368,7 @@ def test_no_network(tmp_path, monkeypatch, capfd):
     assert line.endswith("hand in with --dataset coco:PATH")
     assert "\n" not in line
     assert capfd.readouterr().out == ""
+
+
+def test_training_on_it(train, tmp_path):
+    train(f"coco:{zips(tmp_path / 'coco')}")

@@ -672,3 +672,14 @@ def test_no_network(tmp_path, monkeypatch, capfd):
     assert str(info.value).endswith("hand in with --dataset cub:PATH")
     assert "\n" not in str(info.value)
     assert capfd.readouterr().out == ""
+
+
+def test_training_on_it(train, tmp_path):
+    archive = tgz(tmp_path)
+    assert f"Data: {cub.NOTE}\n" in train(f"cub:{archive}")
+
+
+def test_training_on_it_with_captions(train, tmp_path):
+    archive = tgz(tmp_path)
+    captions = WRITE["zip"](tmp_path, text_files("birds/text/"))
+    assert cub.NOTE not in train(f"cub:{archive}", "--captions", captions)

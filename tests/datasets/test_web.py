@@ -515,3 +515,13 @@ def test_beam_needs_its_package(folder, monkeypatch):
     write_tar(folder / "00000.tar", *sample("0"))
     with pytest.raises(ValueError, match=r"pip install 'galip-keras\[beam\]'"):
         on_beam(folder)
+
+
+def test_training_on_it(train, folder):
+    write_tar(folder / "00000.tar", *sample("0"), *sample("1"))
+    train(f"cc12m:{folder}")
+
+
+def test_training_on_tfrecords(train, folder):
+    write_tfrecord(folder / "00000.tfrecord", tf_example("0"), tf_example("1"))
+    train(f"cc3m:{folder}")

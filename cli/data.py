@@ -20,8 +20,9 @@ _CAPTIONS = click.option(
 )
 
 
-@click.group()
-def data():
+@click.group(invoke_without_command=True)
+@click.pass_context
+def data(ctx):
     """List, prepare and look at data sets.
 
     \b
@@ -29,6 +30,8 @@ def data():
       galip data list
       galip data prepare toybirds
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @data.command("list")

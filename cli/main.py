@@ -21,8 +21,9 @@ class LazyGroup(click.Group):
             return None
         command = getattr(importlib.import_module(f"galip_cli.{name}"), name)
         # `--debug` may stand behind the command as well.
-        if _debug not in command.params:
-            command.params.append(_debug)
+        for part in (command, *getattr(command, "commands", {}).values()):
+            if _debug not in part.params:
+                part.params.append(_debug)
         return command
 
 

@@ -190,8 +190,9 @@ class GALIP(keras.Model):
     def _train_step(self, data):
         """One update of both networks. Returns the running means of the losses."""
         data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        text = data.get("text_embeddings")
-        if text is None:
+        if "text_embeddings" in data:
+            text = ops.convert_to_tensor(data["text_embeddings"], "float32")
+        else:
             text = self.clip.embed_text(data["token_ids"])
         real_features = self.clip.extract_features(data["images"])
         noise = data.get("noise")

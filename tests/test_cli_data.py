@@ -7,6 +7,7 @@ import pytest
 from drawn import draw_pictures
 from PIL import Image
 
+from galip_cli.main import main
 from galip_keras.datasets import DATASETS
 
 pytestmark = pytest.mark.backend("tensorflow")
@@ -87,6 +88,17 @@ def test_what_is_left_out_is_an_error_until_it_is_allowed(galip, tmp_path, pictu
     assert "skipped 1 picture: cannot be read: broken.png" in errors
     report = Path(output.strip()) / "left_out.tsv"
     assert report.read_text() == "cannot be read\tbroken.png\n"
+
+
+def test_alone_it_shows_its_help(galip):
+    code, output, errors = galip("data")
+    assert (code, errors) == (0, "")
+    assert "galip data prepare toybirds" in output
+
+
+def test_debug_stands_anywhere(tmp_path):
+    with pytest.raises(ValueError, match="unknown data set"):
+        main(["data", "prepare", "birds", "--data-dir", str(tmp_path), "--debug"])
 
 
 @pytest.mark.parametrize("name", ["birds", "folder", "cc3m", ""])

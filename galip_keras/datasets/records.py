@@ -52,8 +52,8 @@ class Record(NamedTuple):
 class Config(tfds.core.BuilderConfig):
     """Where a data set comes from. `name` must tell apart all its states.
 
-    `source` and `captions` are paths or empty. More than 1 % of a split left out is an
-    error unless `allow_bad`.
+    `source` and `captions` are paths or empty. More than 1 % left out is an error
+    unless `allow_bad`. `num_workers` threads decode pictures; 0 stands for the cores.
     """
 
     source: str = ""
@@ -259,8 +259,9 @@ class CaptionedPictures(
         self, records: Iterable[Record]
     ) -> Iterator[tuple[Record, Future[bytes]]]:
         """Yields every record with its JPEG, each picture decoded once, by a thread."""
-        workers = self.builder_config.num_workers or os.cpu_count() or 1
-        with ThreadPoolExecutor(min(workers, _MAX_THREADS)) as pool:
+        workers = self.builder_config.num_workers
+        workers = workers or min(os.cpu_count() or 1, _MAX_THREADS)
+        with ThreadPoolExecutor(workers) as pool:
             for chunk in _chunks(records):
                 with warnings.catch_warnings():
                     # Pillow's, about pictures that are skipped or fine all the same.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from galip_keras.datasets import records
+from galip_keras.datasets import archives, records
 from galip_keras.datasets.pictures import PictureError
 from galip_keras.datasets.records import Record
 
@@ -87,9 +87,10 @@ class FromTFDS(records.CaptionedPictures):
         except Exception as error:
             raise ValueError(f"tfds:{name}: {_first_line(error)}") from error
         try:
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-            )
+            with archives.few_retries():
+                builder.download_and_prepare(
+                    download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+                )
         except ImportError as error:
             raise ValueError(
                 f"{name} needs a package: pip install {error.name}"

@@ -79,7 +79,7 @@ def download(dl_manager, urls: Sequence[str], dataset: str) -> list[Path]:
     wanted = ", ".join(urls)
     hint = f"download by other means and hand in with --dataset {dataset}:PATH"
     try:
-        with _few_retries(), _bars(_answers(urls[0])):
+        with few_retries(), _bars(_answers(urls[0])):
             # One by one: after a failure none is still being tried in the background.
             return [Path(dl_manager.download(url)) for url in urls]
     except download_manager.NonMatchingChecksumError as error:
@@ -116,7 +116,7 @@ def _bars(shown: bool) -> contextlib.AbstractContextManager:
 
 
 @contextlib.contextmanager
-def _few_retries() -> Iterator[None]:
+def few_retries() -> Iterator[None]:
     """Fewer than tensorflow-datasets', and without a warning of several lines each."""
     logger = logging.getLogger("urllib3")
     before = getattr(downloader, "MAX_RETRIES", None), logger.level

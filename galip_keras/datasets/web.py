@@ -108,14 +108,17 @@ class Web(records.CaptionedPictures):
         if not beam_runner:
             return super()._download_config(beam_runner)
         try:
-            import apache_beam  # noqa: F401
+            from apache_beam.options.pipeline_options import PipelineOptions
         except ImportError as error:
             raise ValueError(
                 "a Beam runner needs Apache Beam: pip install 'galip-keras[beam]'"
             ) from error
         self._on_beam = True
         return tfds.download.DownloadConfig(
-            beam_runner=beam_runner, try_download_gcs=False
+            beam_runner=beam_runner,
+            # Beam would look for its options among those of the command line.
+            beam_options=PipelineOptions(flags=[]),
+            try_download_gcs=False,
         )
 
     def _split_generators(self, dl_manager):

@@ -129,12 +129,12 @@ def _of_shard(
     counts: list[int] = []
     captions: list[bytes] = []
     for record in records:
-        counts.append(len(record["captions"]))
-        captions.extend(record["captions"])
-        if len(captions) >= _BATCH:
+        if counts and len(captions) + len(record["captions"]) > _BATCH:
             yield from np.split(embed(captions), np.cumsum(counts)[:-1])
             counts, captions = [], []
-    if captions:
+        counts.append(len(record["captions"]))
+        captions.extend(record["captions"])
+    if counts:
         yield from np.split(embed(captions), np.cumsum(counts)[:-1])
 
 
@@ -143,12 +143,13 @@ def _embedder(
 ) -> Callable[[list[bytes]], np.ndarray]:
     token_ids = keras.Input((preprocessor.sequence_length,), dtype="int32")
     model = keras.Model(token_ids, clip.embed_text(token_ids))
+    # As a graph: op by op, tokens take longer than their embedding.
+    tokenize = tf.function(preprocessor)
 
     def embed(captions: list[bytes]) -> np.ndarray:
-        # Always the same shape, so that one graph does.
+        # Nearly always the same shape, so that one graph does.
         padded = [*captions, *[b""] * (-len(captions) % _BATCH)]
-        token_ids = np.asarray(preprocessor(tf.constant(padded)))
-        embeddings = model.predict(token_ids, batch_size=_BATCH, verbose=0)
+        embeddings = model.predict_on_batch(tokenize(tf.constant(padded)).numpy())
         return embeddings[: len(captions)]
 
     return embed

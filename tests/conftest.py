@@ -35,6 +35,20 @@ def galip(capfd):
     return run
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Shares the tests between two processes by their modules.
+
+    Those of full size stay in one process, which never gives their memory back: two
+    processes of 12 GiB do not fit. They come first because they take longest.
+    """
+    items.sort(key=lambda item: "full_size" not in item.keywords)
+    for item in items:
+        module = item.nodeid.split("::")[0]
+        group = "full_size" if "full_size" in item.keywords else module
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_runtest_setup(item):
     for marker in item.iter_markers("backend"):
         if keras.backend.backend() not in marker.args:

@@ -35,18 +35,17 @@ def galip(capfd):
     return run
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Shares the tests between two processes by their modules.
+def pytest_itemcollected(item):
+    # Two processes share the tests by their modules. Those of full size stay in one:
+    # it never gives their memory back, and twice 12 GiB do not fit.
+    module = item.nodeid.split("::")[0]
+    group = "full_size" if "full_size" in item.keywords else module
+    item.add_marker(pytest.mark.xdist_group(group))
 
-    Those of full size stay in one process, which never gives their memory back: two
-    processes of 12 GiB do not fit. They come first because they take longest.
-    """
+
+def pytest_collection_modifyitems(items):
+    # What takes longest comes first.
     items.sort(key=lambda item: "full_size" not in item.keywords)
-    for item in items:
-        module = item.nodeid.split("::")[0]
-        group = "full_size" if "full_size" in item.keywords else module
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_runtest_setup(item):

@@ -35,16 +35,9 @@ def galip(capfd):
     return run
 
 
-def pytest_itemcollected(item):
-    # Two processes share the tests by their modules. Those of full size stay in one:
-    # it never gives their memory back, and twice 12 GiB do not fit.
-    module = item.nodeid.split("::")[0]
-    group = "full_size" if "full_size" in item.keywords else module
-    item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_collection_modifyitems(items):
-    # What takes longest comes first.
+    # What takes longest comes first. A process never gives the memory of full-size
+    # models back, and two of those do not fit: these tests are one module.
     items.sort(key=lambda item: "full_size" not in item.keywords)
 
 

@@ -11,14 +11,9 @@ import math
 import pathlib
 
 import numpy as np
-import pytest
 
 FOLDER = pathlib.Path(__file__).parents[2] / "shared" / "reference"
 SEED = 2301
-
-requires_reference = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="the reference numbers are not on this machine"
-)
 
 
 def draw(name, shape):

@@ -6,8 +6,7 @@ import pytest
 import tiny
 from keras.ops import convert_to_numpy
 
-from galip_keras import GALIP, FrozenCLIP, MateD, MateG
-from galip_keras.clip import random_clip
+from galip_keras import MateD, MateG
 from galip_keras.mate_g import block_sizes
 
 
@@ -90,33 +89,3 @@ def test_impossible_generators_are_refused(arguments, message):
 def test_impossible_discriminators_are_refused():
     with pytest.raises(ValueError, match="2x2 patches"):
         MateD((3, 1, 1, 8), 6)
-
-
-# CLIP of the sizes that OpenAI published; ViT-B/32 is in test_reference.py.
-PUBLISHED = {
-    "ViT-B/16": {"patch_size": 16},
-    "ViT-L/14": {
-        "patch_size": 14,
-        "hidden_dim": 1024,
-        "num_layers": 24,
-        "num_heads": 16,
-        "embedding_dim": 768,
-        "text_hidden_dim": 768,
-        "text_num_heads": 12,
-    },
-}
-
-
-@pytest.mark.full_size
-@pytest.mark.backend("tensorflow")
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_clips_build_and_train_one_step(name):
-    clip = FrozenCLIP(random_clip(**PUBLISHED[name])[0])
-    gan = GALIP(MateG(clip))
-    gan.compile(run_eagerly=True)
-    before = convert_to_numpy(gan.generator.to_rgb.kernel).copy()
-    data = tiny.batch(2, image_size=256, noise=False)
-    history = gan.fit(data, batch_size=2, verbose=0).history
-    assert gan.generator.image_size == 224
-    assert all(np.isfinite(values).all() for values in history.values())
-    assert not np.array_equal(before, convert_to_numpy(gan.generator.to_rgb.kernel))

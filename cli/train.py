@@ -7,6 +7,9 @@ import click
 
 from galip_cli.quiet import quiet_imports
 
+# What sysexits.h calls EX_TEMPFAIL: nothing is wrong, run it again.
+_UNFINISHED = 75
+
 
 @click.command()
 @click.option(
@@ -30,8 +33,13 @@ from galip_cli.quiet import quiet_imports
     "--preset",
     default="galip_vit_base_patch32",
     show_default=True,
-    help="What to train: an architecture (`galip info` lists them) or, to fine-tune, "
-    "a preset folder, run folder or hub handle.",
+    help="The architecture to train (`galip info` lists them).",
+)
+@click.option(
+    "--init",
+    metavar="PRESET",
+    help="Fine-tune: a preset folder, run folder or hub handle. Training begins with "
+    "its weights, generator and discriminator, on its architecture and CLIP.",
 )
 @click.option(
     "--clip",
@@ -52,11 +60,25 @@ from galip_cli.quiet import quiet_imports
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Stop exactly at this step.")
 @click.option(
+    "--max-hours",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="HOURS",
+    help="Stop after this time with everything saved, with exit code 75: run again.",
+)
+@click.option(
     "--batch-size",
     type=click.IntRange(min=2),
     default=32,
     show_default=True,
-    help="Pictures a step.",
+    help="Pictures a step, over all devices and processes.",
+)
+@click.option(
+    "--accumulate",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="STEPS",
+    help="Steps that make one update, where memory is too small for larger batches.",
 )
 @click.option(
     "--precision",
@@ -71,6 +93,81 @@ from galip_cli.quiet import quiet_imports
     default=0,
     show_default=True,
     help="Of the first weights, the noise and the order of the data.",
+)
+@click.option(
+    "--deterministic/--no-deterministic",
+    default=None,
+    help="The same run gives the same weights, bit for bit on a CPU, also when it is "
+    "resumed; slower on a GPU.  [default: on a CPU]",
+)
+@click.option(
+    "--generator-lr",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1e-4,
+    show_default=True,
+    metavar="RATE",
+    help="Learning rate of the generator.",
+)
+@click.option(
+    "--discriminator-lr",
+    type=click.FloatRange(min=0, min_open=True),
+    default=4e-4,
+    show_default=True,
+    metavar="RATE",
+    help="Learning rate of the discriminator.",
+)
+@click.option(
+    "--base-batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The batch size that the learning rates are meant for: scale them by the "
+    "square root of the real one to it.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["constant", "cosine"]),
+    default="constant",
+    show_default=True,
+    help="Of the learning rates; cosine ends at 0 with the last step.",
+)
+@click.option(
+    "--warmup-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="UPDATES",
+    help="Updates in which the learning rates rise from 0.",
+)
+@click.option(
+    "--average",
+    type=click.IntRange(min=0),
+    default=10_000,
+    show_default=True,
+    metavar="PICTURES",
+    help="Pictures after which weights count half in the averaged generator, which "
+    "makes samples and preset; 0 for none.",
+)
+@click.option(
+    "--augment",
+    "augmentation",
+    type=click.Choice(["color", "translation", "cutout"]),
+    multiple=True,
+    help="Change what the discriminator sees, for less than some thousand pictures; "
+    "may be repeated.",
+)
+@click.option(
+    "--freeze",
+    type=click.Choice(["bridge", "prompts", "blocks", "extractor", "head"]),
+    multiple=True,
+    help="Leave a part of the networks as it is, when fine-tuning; may be repeated.",
+)
+@click.option(
+    "--on-collapse",
+    type=click.Choice(["continue", "rollback", "stop"]),
+    default="continue",
+    show_default=True,
+    help="When training goes wrong: go on with a warning, go back to the best "
+    "checkpoint with half the learning rates, or stop.",
 )
 @click.option(
     "--data-dir",
@@ -95,6 +192,42 @@ from galip_cli.quiet import quiet_imports
     help="Steps from one grid of samples to the next.",
 )
 @click.option(
+    "--report-every",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    metavar="STEPS",
+    help="Steps from one report of the losses to the next.",
+)
+@click.option("--wandb", is_flag=True, help="Report to Weights & Biases, too.")
+@click.option(
+    "--devices",
+    "num_devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="GPUs of this machine that share a batch (TensorFlow, JAX).",
+)
+@click.option(
+    "--coordinator",
+    metavar="HOST:PORT",
+    envvar="GALIP_COORDINATOR",
+    help="Several machines (JAX): where process 0 is reached. With --num-processes and "
+    "--process-id, which SLURM's environment also tells.",
+)
+@click.option(
+    "--num-processes",
+    type=click.IntRange(min=1),
+    envvar=["GALIP_NUM_PROCESSES", "SLURM_NTASKS"],
+    help="How many processes train together.",
+)
+@click.option(
+    "--process-id",
+    type=click.IntRange(min=0),
+    envvar=["GALIP_PROCESS_ID", "JOB_COMPLETION_INDEX", "SLURM_PROCID"],
+    help="Which of them this is, from 0; Kubernetes' indexed jobs tell it, too.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Check everything, print the plan as JSON and train nothing. No run folder is "
@@ -103,9 +236,9 @@ from galip_cli.quiet import quiet_imports
 def train(dry_run, **settings):
     """Train a model on pictures with captions.
 
-    Prints the run folder. In it are config.json, checkpoints/, samples/, logs/ for
-    TensorBoard and, when training ends, preset/. Ctrl-C stops with everything saved;
-    the same command with --resume goes on.
+    Prints the run folder. In it are config.json, checkpoints/, samples/, metrics.jsonl,
+    logs/ for TensorBoard and, when training ends, preset/. Ctrl-C stops with everything
+    saved; the same command with --resume goes on.
 
     \b
     Examples:
@@ -114,18 +247,31 @@ def train(dry_run, **settings):
     """
     if settings["epochs"] is not None and settings["steps"] is not None:
         raise click.UsageError("--epochs and --steps exclude each other: give one.")
+    if settings["coordinator"] and None in (
+        settings["num_processes"],
+        settings["process_id"],
+    ):
+        raise click.UsageError(
+            "--coordinator needs --num-processes and --process-id as well."
+        )
     with quiet_imports():
         from galip_keras import training
     result = training.train(dry_run=dry_run, **settings)
     if dry_run:
         click.echo(json.dumps(result, indent=2))
         return
-    if result.signal is not None:
-        name = signal.Signals(result.signal).name
+    if result.collapse:
+        raise click.ClickException(
+            f"stopped at step {result.step} of {result.steps}, since training went "
+            f"wrong: {result.collapse}. The best checkpoint and its preset are in "
+            f"{result.folder}."
+        )
+    if result.signal is not None or result.is_late:
+        cause = signal.Signals(result.signal).name if result.signal else "--max-hours"
         click.echo(
-            f"Stopped by {name} at step {result.step} of {result.steps}, all saved. "
+            f"Stopped by {cause} at step {result.step} of {result.steps}, all saved. "
             "The same command with --resume goes on.",
             err=True,
         )
-        raise SystemExit(128 + result.signal)
+        raise SystemExit(128 + result.signal if result.signal else _UNFINISHED)
     click.echo(result.folder)

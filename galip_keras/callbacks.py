@@ -1,11 +1,6 @@
-"""What Keras lacks: checkpoints that survive crashes, sample grids, stop on signal."""
+"""What Keras lacks: reports, samples and interruptions of a run counted in steps."""
 
-import contextlib
-import datetime
-import hashlib
-import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -16,9 +11,17 @@ import keras
 import numpy as np
 from keras import ops
 from PIL import Image
+from tqdm.auto import tqdm
 
-_WEIGHTS = "model.weights.h5"
-_STATE = "state.json"
+from galip_keras import metrics
+from galip_keras.backend import devices
+
+# Samples are made so many at a time.
+_SAMPLES_AT_ONCE = 16
+_SAMPLES_IN_GRID = 16
+
+# Less than the number of any signal that is caught.
+_LATE = 1
 
 
 class EverySteps(keras.callbacks.Callback):
@@ -44,156 +47,156 @@ class EverySteps(keras.callbacks.Callback):
             self.on_step(self.model)
 
 
-class StopAt(EverySteps):
-    """Stops training at a step.
+class Report(EverySteps):
+    """Writes the mean losses of the steps since the last report, and has them judged.
+
+    With them go the norms of the gradients, the learning rates, the discriminator's
+    gammas and betas, and the rate in pictures a second.
 
     Args:
-        step: int.
+        every: int. Steps from one report to the next.
+        last: int. The last training step, which has a report in any case.
+        batch_size: int. Pictures a step.
+        journal: a `galip_keras.journal.Journal`.
+        guard: a `galip_keras.guard.Guard`.
     """
 
-    def __init__(self, step):
-        super().__init__(every=step)
-
-    def on_step(self, model):
-        model.stop_training = True
-
-
-class Checkpoint(EverySteps):
-    """Keeps the newest states of a `galip_keras.GALIP` on disk.
-
-    A checkpoint is `step_00000300/` with `model.weights.h5` (both networks, both
-    optimizers) and `state.json`. It is written beside its place and moved there when
-    it is complete, so what has this name can be trusted after a crash or a full disk.
-
-    Args:
-        folder: path. Where the checkpoints are.
-        every: int. Steps from one to the next. There is one at the end of training,
-            too.
-        keep: int. How many are kept.
-        every_seconds: float. The longest time from one to the next, for steps that
-            take long.
-    """
-
-    def __init__(self, folder, every, keep=2, every_seconds=120.0):
+    def __init__(self, every, last, batch_size, journal, guard):
         super().__init__(every)
-        self.folder = Path(folder)
-        self.keep = keep
-        self.every_seconds = every_seconds
-        self._saved_step = None
-        self._saved_at = time.monotonic()
+        self.last = last
+        self.batch_size = batch_size
+        self.journal = journal
+        self.guard = guard
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        self._saved_at = time.monotonic()
-
-    def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, logs)
-        if time.monotonic() >= self._saved_at + self.every_seconds:
-            self.save(self.model)
+        self._reported = time.monotonic(), self.step
 
     def on_step(self, model):
-        self.save(model)
+        figures = {t.name: _number(t.result()) for t in model.trackers}
+        for tracker in model.trackers:
+            tracker.reset_state()
+        self.guard.check_losses(figures)
+        (then, step), self._reported = self._reported, (time.monotonic(), self.step)
+        pictures = (self.step - step) * self.batch_size
+        figures["pictures_per_second"] = pictures / (self._reported[0] - then)
+        self.journal.write(self.step, {**figures, **_scalars(model)})
+        if self.guard.reason:
+            model.stop_training = True
 
     def on_train_end(self, logs=None):
-        if self._saved_step != self.step:
-            self.save(self.model)
-
-    def save(self, model):
-        """Writes a checkpoint of a model and removes those that are too many.
-
-        Raises:
-            OSError: where it cannot be written. The earlier ones stay.
-        """
-        step = training_step(model)
-        try:
-            with write_folder(self.folder / _name(step)) as folder:
-                model.save_weights(folder / _WEIGHTS)
-                (folder / _STATE).write_text(json.dumps(_state(model, step, folder)))
-        except OSError as error:
-            raise OSError(
-                f"the checkpoint of step {step} could not be written to {self.folder}: "
-                f"{error.strerror or error}. Earlier ones are intact; make room and "
-                "resume"
-            ) from error
-        self._saved_step = step
-        self._saved_at = time.monotonic()
-        # Checkpoints of later steps are damaged ones that a resume passed over.
-        paths = [path for path in self._paths() if path.name <= _name(step)]
-        for path in set(self._paths()) - set(paths[-self.keep :]):
-            shutil.rmtree(path)
-
-    def restore(self, model):
-        """Loads the newest checkpoint that is not damaged, if there is any.
-
-        Args:
-            model: a compiled `galip_keras.GALIP`.
-
-        Returns:
-            The training step that was reached, 0 where there is no checkpoint.
-
-        Raises:
-            ValueError: where all checkpoints are damaged.
-        """
-        for leftover in self.folder.glob("*.tmp"):
-            shutil.rmtree(leftover)
-        paths = self._paths()
-        for path in reversed(paths):
-            state = _intact_state(path)
-            if state is None:
-                say(f"The checkpoint {path} is damaged: trying the one before.")
-                continue
-            model.load_weights(path / _WEIGHTS)
-            seed = model.seed_generator.state
-            seed.assign(np.array(state["noise_seed"], seed.dtype))
-            return state["step"]
-        if paths:
-            raise ValueError(
-                f"all checkpoints in {self.folder} are damaged: remove the run folder "
-                "and start again"
-            )
-        return 0
-
-    def _paths(self):
-        return sorted(self.folder.glob("step_" + "[0-9]" * 8))
-
-
-class SampleGrid(EverySteps):
-    """Writes `step_000300.png`, a square of pictures of the same noise and captions.
-
-    There is one at the end of training, too.
-
-    Args:
-        folder: path. Where the pictures go.
-        every: int. Steps from one to the next.
-        text_to_image: a `galip_keras.GALIPTextToImage` of the generator in training.
-        captions: list of strings, a square number of them.
-    """
-
-    def __init__(self, folder, every, text_to_image, captions):
-        super().__init__(every)
-        self.folder = Path(folder)
-        self.text_to_image = text_to_image
-        self.captions = captions
-
-    def on_step(self, model):
-        images = self.text_to_image.generate(self.captions, seed=0)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        columns = round(len(self.captions) ** 0.5)
-        image_grid(images, columns).save(self._path())
-
-    def on_train_end(self, logs=None):
-        if not self._path().exists():
+        if self.step == self.last and self._reported[1] != self.step:
             self.on_step(self.model)
 
-    def _path(self):
-        return self.folder / f"step_{self.step:06d}.png"
+
+class Samples(EverySteps):
+    """Pictures of the same noise and captions as training goes on, and their figures.
+
+    Writes `step_000300.png`, a square of the first ones, and to the journal `cmmd`,
+    `clip_score` and `diversity` of all.
+
+    Args:
+        folder: path. Where the grids go.
+        every: int. Steps from one to the next.
+        last: int. The last training step, which has samples in any case.
+        text_to_image: a `galip_keras.GALIPTextToImage` that follows the training.
+        pictures: uint8 array `(n, height, width, 3)`. Real ones to compare with.
+        captions: list of strings, at least two.
+        journal: a `galip_keras.journal.Journal`.
+        guard: a `galip_keras.guard.Guard`.
+        save_best: callable of a `galip_keras.GALIP`. Called when the samples are the
+            best so far.
+    """
+
+    def __init__(
+        self,
+        folder,
+        every,
+        last,
+        text_to_image,
+        pictures,
+        captions,
+        journal,
+        guard,
+        save_best,
+    ):
+        super().__init__(every)
+        self.folder = Path(folder)
+        self.last = last
+        self.text_to_image = text_to_image
+        self.pictures = pictures
+        self.captions = captions
+        self.journal = journal
+        self.guard = guard
+        self.save_best = save_best
+        self._real = None
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._done = self.step
+
+    def on_step(self, model):
+        self._done = self.step
+        images = self._generate()
+        columns = int(min(len(images), _SAMPLES_IN_GRID) ** 0.5)
+        grid = image_grid(images[: columns**2], columns)
+        if devices.is_main():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            grid.save(self.folder / f"step_{self.step:06d}.png")
+        figures = self._judge(images)
+        self.journal.write(self.step, figures)
+        self.journal.show(self.step, grid)
+        if self.guard.check_samples(self.step, figures):
+            self.save_best(model)
+        if self.guard.reason:
+            model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        if self.step == self.last and self._done != self.step and not self.guard.reason:
+            self.on_step(self.model)
+
+    def _generate(self):
+        batches = [
+            self.text_to_image.generate(self.captions[first:after], seed=first)
+            for first, after in _ranges(len(self.captions))
+        ]
+        return np.concatenate(batches)
+
+    def _judge(self, images):
+        if self._real is None:
+            self._real = self._embed(self.pictures)
+            self._text = self._embed_captions()
+        embeddings = self._embed(images)
+        return {
+            "cmmd": metrics.cmmd(self._real, embeddings),
+            "clip_score": metrics.clip_score(embeddings, self._text),
+            "diversity": metrics.diversity(images),
+        }
+
+    def _embed(self, images):
+        def embed(batch):
+            pixels = ops.convert_to_tensor(batch.astype("float32") / 127.5 - 1.0)
+            return self._clip.extract_features_and_embed(pixels)[1]
+
+        return _in_batches(embed, images)
+
+    def _embed_captions(self):
+        def embed(batch):
+            return self._clip.embed_text(ops.convert_to_tensor(batch))
+
+        token_ids = self.text_to_image.preprocessor(self.captions)
+        return _in_batches(embed, np.asarray(token_ids))
+
+    @property
+    def _clip(self):
+        return self.text_to_image.backbone.clip
 
 
 class Progress(keras.callbacks.Callback):
-    """A line on standard error with rate, time left and losses.
+    """A bar on standard error with rate, time left and losses.
 
     Keras' own bar knows the epoch only, not how long the run still takes, and not where
-    it goes on. On a terminal the line is renewed, in a log file there is one a minute.
+    it goes on. On a terminal the line is renewed, in a log file once a minute.
 
     Args:
         last: int. The last training step.
@@ -202,54 +205,59 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, last):
         super().__init__()
         self.last = last
-        self._is_terminal = sys.stderr.isatty()
-        self._interval = 0.5 if self._is_terminal else 60.0
 
     def on_train_begin(self, logs=None):
-        self._step = training_step(self.model)
-        self._first = None
+        is_terminal = sys.stderr.isatty()
+        self._interval = 0.5 if is_terminal else 60.0
         self._shown = time.monotonic() - self._interval
+        self._bar = tqdm(
+            initial=training_step(self.model),
+            total=self.last,
+            unit="step",
+            mininterval=self._interval,
+            file=sys.stderr,
+            dynamic_ncols=is_terminal,
+            disable=not devices.is_main(),
+        )
 
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
         now = time.monotonic()
-        if self._first is None:
-            # The first step compiles: no measure of the rate.
-            self._first = self._step, now
-        if now >= self._shown + self._interval or self._step == self.last:
+        if now >= self._shown + self._interval or self._bar.n + 1 == self.last:
             self._shown = now
-            self._show(now, logs or {})
+            losses = {
+                name: float(value)
+                for name, value in (logs or {}).items()
+                if not name.endswith("gradient_norm")
+            }
+            self._bar.set_postfix(losses, refresh=False)
+        self._bar.update()
 
     def on_train_end(self, logs=None):
-        if self._is_terminal:
-            say("")
-
-    def _show(self, now, losses):
-        parts = [f"step {self._step} of {self.last}"]
-        first, then = self._first
-        if self._step > first:
-            rate = (now - then) / (self._step - first)
-            left = datetime.timedelta(seconds=round(rate * (self.last - self._step)))
-            parts.append(f"{rate:.3g} s a step, {left} left")
-        parts.append(", ".join(f"{name} {loss:.3g}" for name, loss in losses.items()))
-        line = "; ".join(parts)
-        # Back to the start of the line, and what is left of the old one wiped out.
-        say(f"\r{line}\x1b[K", end="") if self._is_terminal else say(line)
+        self._bar.close()
 
 
-class StopOnSignal(keras.callbacks.Callback):
-    """Stops training after the running step on SIGINT (Ctrl-C) or SIGTERM.
+class Interruption(keras.callbacks.Callback):
+    """Stops training after the running step on a signal, or when time is up.
 
-    A context manager as well: only inside of it are signals caught, and only in the
-    main thread. A second signal ends the process at once. `received` is the number of
-    the signal, or None.
+    The signals are SIGINT (Ctrl-C) and SIGTERM. A context manager as well: only inside
+    of it are signals caught, and only in the main thread. A second signal ends the
+    process at once. Where several processes train together, all stop at the same step.
+
+    Args:
+        deadline: float. The `time.monotonic()` to stop at, or None.
+
+    Attributes:
+        received: the number of the signal, or None.
+        is_late: bool. Whether the time was up.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self):
+    def __init__(self, deadline=None):
         super().__init__()
+        self.deadline = deadline
         self.received = None
+        self.is_late = False
         self._previous = {}
 
     def __enter__(self):
@@ -262,7 +270,12 @@ class StopOnSignal(keras.callbacks.Callback):
             signal.signal(number, handler)
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.received is not None:
+        is_late = self.deadline is not None and time.monotonic() >= self.deadline
+        number = devices.highest(self.received or (_LATE if is_late else 0))
+        if number:
+            self.is_late = number == _LATE
+            # It may be another process that has received it.
+            self.received = None if self.is_late else number
             self.model.stop_training = True
 
     def _note(self, number, frame):
@@ -273,14 +286,15 @@ class StopOnSignal(keras.callbacks.Callback):
         os.write(2, b"\nStopping after this step. Once more to quit at once.\n")
 
 
-def say(message, end="\n"):
+def say(message):
     """Tells the user something on standard error, the place of all progress."""
-    print(message, end=end, file=sys.stderr, flush=True)
+    if devices.is_main():
+        tqdm.write(message, file=sys.stderr)
 
 
 def training_step(model):
-    """The number of training steps that a compiled `galip_keras.GALIP` has done."""
-    return int(ops.convert_to_numpy(model.optimizer.generator.iterations))
+    """The number of training steps that a `galip_keras.GALIP` has done."""
+    return int(ops.convert_to_numpy(model.step))
 
 
 def image_grid(images, columns):
@@ -297,63 +311,28 @@ def image_grid(images, columns):
     return Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows]))
 
 
-@contextlib.contextmanager
-def write_folder(folder):
-    """Yields a folder beside `folder` that takes its place once it is on disk.
-
-    Args:
-        folder: `pathlib.Path`. It may exist: it is replaced then.
-    """
-    temporary = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        for path in [*temporary.rglob("*"), temporary]:
-            _sync(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(temporary, folder)
-    _sync(folder.parent)
+def _ranges(count):
+    starts = range(0, count, _SAMPLES_AT_ONCE)
+    return [(first, first + _SAMPLES_AT_ONCE) for first in starts]
 
 
-def _sync(path):
-    if os.name == "nt":
-        # Windows syncs neither folders nor files that are open for reading.
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _in_batches(function, array):
+    batches = [array[first:after] for first, after in _ranges(len(array))]
+    return np.concatenate([ops.convert_to_numpy(function(x)) for x in batches])
 
 
-def _name(step):
-    return f"step_{step:08d}"
+def _scalars(model):
+    """The learning rates, and what weighs the discriminator's features."""
+    figures = {
+        "g_learning_rate": _number(model.optimizer.generator.learning_rate),
+        "d_learning_rate": _number(model.optimizer.discriminator.learning_rate),
+    }
+    for variable in model.discriminator.variables:
+        block, name = variable.path.split("/")[-2:]
+        if name in ("gamma", "beta"):
+            figures[f"{block}_{name}"] = _number(variable)
+    return figures
 
 
-def _state(model, step, folder):
-    # Keras' weight files leave the states of seed generators out.
-    noise_seed = ops.convert_to_numpy(model.seed_generator.state).tolist()
-    digest = _digest(folder / _WEIGHTS)
-    return {"step": step, "noise_seed": noise_seed, "sha256": digest}
-
-
-def _intact_state(folder):
-    """The content of `state.json`, or None where the checkpoint is damaged."""
-    try:
-        state = json.loads((folder / _STATE).read_text())
-        return state if state["sha256"] == _digest(folder / _WEIGHTS) else None
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _digest(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _number(x):
+    return float(ops.convert_to_numpy(x))

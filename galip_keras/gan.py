@@ -7,7 +7,9 @@ https://arxiv.org/abs/2301.12959).
 import keras
 from keras import ops
 
+from galip_keras import augmentation as augmentations
 from galip_keras import backend, losses
+from galip_keras.backend import devices
 from galip_keras.mate_d import MateD
 
 _LOSSES = (
@@ -18,6 +20,11 @@ _LOSSES = (
     "g_adversarial",
     "similarity",
 )
+_GRADIENT_NORMS = ("d_gradient_norm", "g_gradient_norm")
+
+# The average of the weights looks back over this part of the training so far at most,
+# so that the first steps are soon forgotten.
+_AVERAGE_RAMP = 0.05
 
 
 class AdversarialOptimizer(keras.optimizers.MultiOptimizer):
@@ -74,8 +81,13 @@ class GALIP(keras.Model):
     Args:
         generator: a `galip_keras.MateG`. Its CLIP is the one that is used.
         discriminator: a `galip_keras.MateD`. Defaults to the one that fits the CLIP.
+        average: bool. Whether to keep an `averaged_generator`, whose weights are a
+            moving average of the generator's: it makes better pictures.
         similarity_weight: float. Weight of the CLIP similarity in the generator's loss.
         penalty_weight: float. Weight of the matching-aware gradient penalty.
+        augmentation: sequence of strings out of `galip_keras.augmentation.KINDS`. How
+            pictures are changed, differentiably, before the CLIP of the discriminator
+            sees them, real and generated ones alike. None by default.
         seed: int. Seed of the training noise.
         name: string.
         **kwargs: other keyword arguments of `keras.Model`.
@@ -91,7 +103,9 @@ class GALIP(keras.Model):
     `fit` takes batches that are dicts with `"images"`, a float tensor
     `(batch_size, height, height, 3)` in [-1, 1] of any size, and `"token_ids"`, or in
     their place `"text_embeddings"`, what `FrozenCLIP.embed_text` makes of them, and
-    optionally `"noise"`, drawn anew where absent.
+    optionally what is drawn anew where absent: `"noise"`, and for an augmentation
+    `"augmentation"`, uniform numbers `(batch_size, 2, augmentation.NUM_RANDOM)`, those
+    of the real and those of the generated picture.
 
     Example:
 
@@ -113,8 +127,10 @@ class GALIP(keras.Model):
         self,
         generator,
         discriminator=None,
+        average=False,
         similarity_weight=4.0,
         penalty_weight=2.0,
+        augmentation=(),
         seed=0,
         name="galip",
         **kwargs,
@@ -124,12 +140,20 @@ class GALIP(keras.Model):
         self.discriminator = discriminator or MateD.for_clip(
             generator.clip, dtype=generator.dtype_policy
         )
+        self.averaged_generator = _twin(generator) if average else None
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.loss_trackers = [keras.metrics.Mean(name=name) for name in _LOSSES]
+        self.trackers = [
+            keras.metrics.Mean(name=name) for name in (*_LOSSES, *_GRADIENT_NORMS)
+        ]
+        # Optimizers do not count the steps that loss scaling skips.
+        self.step = self.add_weight(
+            shape=(), initializer="zeros", dtype="int32", trainable=False, name="step"
+        )
         self.built = True
 
         self.similarity_weight = similarity_weight
         self.penalty_weight = penalty_weight
+        self.augmentation = _check_augmentation(augmentation)
         self.seed = seed
 
     @property
@@ -145,6 +169,7 @@ class GALIP(keras.Model):
         self,
         generator_optimizer=None,
         discriminator_optimizer=None,
+        average_half_life=1000,
         run_eagerly=False,
         jit_compile="auto",
         auto_scale_loss=True,
@@ -156,6 +181,9 @@ class GALIP(keras.Model):
             generator_optimizer: a `keras.optimizers.Optimizer`. Defaults to the
                 paper's: Adam, learning rate 1e-4, betas 0 and 0.9.
             discriminator_optimizer: the same, with learning rate 4e-4 by default.
+            average_half_life: float. Steps after which weights count half in the
+                averaged generator, if there is one. Less at first: a twentieth of the
+                steps so far.
             run_eagerly: bool. As in `keras.Model.compile`.
             jit_compile: bool or `"auto"`: compiled by XLA where that pays. It does on
                 JAX and, unless the model is small and runs on a CPU, on TensorFlow.
@@ -164,11 +192,12 @@ class GALIP(keras.Model):
                 in float16.
             **kwargs: other keyword arguments of `keras.Model.compile`.
         """
+        self.average_half_life = average_half_life
         if jit_compile == "auto":
             jit_compile = not run_eagerly and backend.jit_pays(self.generator)
         optimizers = [
-            generator_optimizer or _adam(1e-4),
-            discriminator_optimizer or _adam(4e-4),
+            generator_optimizer or adam(1e-4),
+            discriminator_optimizer or adam(4e-4),
         ]
         if auto_scale_loss and self.generator.compute_dtype == "float16":
             optimizers = [_scale_losses(optimizer) for optimizer in optimizers]
@@ -188,20 +217,25 @@ class GALIP(keras.Model):
         return backend.run_step(self, self._train_step, *args)
 
     def _train_step(self, data):
-        """One update of both networks. Returns the running means of the losses."""
+        """One update of both networks.
+
+        Returns:
+            The running means of the losses and of the norms of the gradients, by name.
+        """
         data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if "text_embeddings" in data:
             text = ops.convert_to_tensor(data["text_embeddings"], "float32")
         else:
             text = self.clip.embed_text(data["token_ids"])
-        real_features = self.clip.extract_features(data["images"])
         noise = data.get("noise")
         if noise is None:
             shape = (ops.shape(text)[0], self.generator.latent_dim)
             noise = keras.random.normal(shape, seed=self.seed_generator)
+        augment_real, augment_fake = self._augmenters(data, ops.shape(text)[0])
+        real_features = self.clip.extract_features(augment_real(data["images"]))
 
         def generate():
-            images = self.generator(noise, text)
+            images = augment_fake(self.generator(noise, text))
             return self.clip.extract_features_and_embed(images)
 
         # The only pass through generator and CLIP. The discriminator learns from its
@@ -209,13 +243,33 @@ class GALIP(keras.Model):
         (fake_features, fake_embeddings), pull = backend.pullback(
             generate, self.generator.trainable_variables
         )
-        d_losses = self._update_discriminator(
+        d_values = self._update_discriminator(
             real_features, ops.stop_gradient(fake_features), text
         )
-        g_losses = self._update_generator(fake_features, fake_embeddings, text, pull)
-        for tracker in self.loss_trackers:
-            tracker.update_state({**d_losses, **g_losses}[tracker.name])
-        return {tracker.name: tracker.result() for tracker in self.loss_trackers}
+        g_values = self._update_generator(fake_features, fake_embeddings, text, pull)
+        self.step.assign(self.step + 1)
+        if self.averaged_generator is not None:
+            self._update_average()
+        values = {**d_values, **g_values}
+        for tracker in self.trackers:
+            tracker.update_state(values[tracker.name])
+        return {tracker.name: tracker.result() for tracker in self.trackers}
+
+    def _augmenters(self, data, batch_size):
+        """What is done to real and to generated images before CLIP sees them."""
+        if not self.augmentation:
+            return (lambda images: images,) * 2
+        numbers = data.get("augmentation")
+        if numbers is None:
+            shape = (batch_size, 2, augmentations.NUM_RANDOM)
+            numbers = keras.random.uniform(shape, seed=self.seed_generator)
+
+        def augmenter(i):
+            return lambda images: augmentations.augment(
+                images, numbers[:, i], self.augmentation
+            )
+
+        return augmenter(0), augmenter(1)
 
     def _update_discriminator(self, real_features, fake_features, text):
         optimizer = self.optimizer.discriminator
@@ -226,8 +280,9 @@ class GALIP(keras.Model):
 
         variables = self.discriminator.trainable_variables
         (_, terms), gradients = backend.value_and_gradient(scaled_loss, variables)
+        norm = _unscaled_norm(gradients, optimizer)
         backend.apply(optimizer, gradients, variables)
-        return terms
+        return {**terms, "d_gradient_norm": norm}
 
     def _update_generator(self, fake_features, fake_embeddings, text, pull):
         optimizer = self.optimizer.generator
@@ -239,9 +294,17 @@ class GALIP(keras.Model):
         (_, terms), cotangents = backend.value_and_input_gradient(
             scaled_loss, fake_features, fake_embeddings
         )
-        variables = self.generator.trainable_variables
-        backend.apply(optimizer, pull(cotangents), variables)
-        return terms
+        gradients = pull(cotangents)
+        norm = _unscaled_norm(gradients, optimizer)
+        backend.apply(optimizer, gradients, self.generator.trainable_variables)
+        return {**terms, "g_gradient_norm": norm}
+
+    def _update_average(self):
+        steps = ops.cast(self.step, "float32")
+        half_life = ops.minimum(_AVERAGE_RAMP * steps, self.average_half_life)
+        momentum = ops.power(0.5, 1.0 / half_life)
+        for average, weight in _pairs(self.averaged_generator, self.generator):
+            average.assign(weight + momentum * (average - weight))
 
     def discriminator_loss(self, real_features, fake_features, text_embeddings):
         """The discriminator's loss and a dict of its terms, by name.
@@ -251,7 +314,8 @@ class GALIP(keras.Model):
                 hidden_dim)`, of real images.
             fake_features: tensor of the same shape, of generated images.
             text_embeddings: tensor `(batch_size, embedding_dim)`. A sentence an image;
-                the sentences rolled by one are the mismatched ones.
+                the sentences rolled by one, over the batch of all devices, are the
+                mismatched ones.
         """
 
         def matching(features, text):
@@ -262,7 +326,7 @@ class GALIP(keras.Model):
         (_, (logits, extracted)), gradients = backend.value_and_input_gradient(
             matching, real_features, text_embeddings
         )
-        mismatched = ops.roll(text_embeddings, -1, axis=0)
+        mismatched = devices.roll(text_embeddings)
         terms = {
             "d_real": losses.hinge_real(logits),
             "d_mismatch": losses.hinge_fake(
@@ -319,8 +383,10 @@ class GALIP(keras.Model):
         return {
             "generator": keras.layers.serialize(self.generator),
             "discriminator": keras.layers.serialize(self.discriminator),
+            "average": self.averaged_generator is not None,
             "similarity_weight": self.similarity_weight,
             "penalty_weight": self.penalty_weight,
+            "augmentation": self.augmentation,
             "seed": self.seed,
             "name": self.name,
         }
@@ -334,8 +400,48 @@ class GALIP(keras.Model):
         return cls(**{**config, **networks})
 
 
-def _adam(learning_rate):
-    return keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.9, epsilon=1e-8)
+def adam(learning_rate, **kwargs):
+    """The paper's optimizer.
+
+    Args:
+        learning_rate: float or `keras.optimizers.schedules.LearningRateSchedule`.
+        **kwargs: other keyword arguments of `keras.optimizers.Adam`.
+    """
+    return keras.optimizers.Adam(
+        learning_rate, beta_1=0.0, beta_2=0.9, epsilon=1e-8, **kwargs
+    )
+
+
+def _twin(generator):
+    """A generator of the same weights on the same CLIP."""
+    config = {**generator.get_config(), "clip": generator.clip}
+    twin = type(generator)(**{**config, "name": f"averaged_{generator.name}"})
+    for variable, original in _pairs(twin, generator):
+        # By way of NumPy: JAX would let the two share their memory.
+        variable.assign(ops.convert_to_numpy(original))
+    twin.trainable = False
+    return twin
+
+
+def _pairs(generator, other):
+    """The variables of two generators on the same CLIP, without those of CLIP."""
+    frozen = {id(variable) for variable in generator.clip.variables}
+    pairs = zip(generator.variables, other.variables)
+    return [pair for pair in pairs if id(pair[0]) not in frozen]
+
+
+def _unscaled_norm(gradients, optimizer):
+    return losses.global_norm(gradients) / optimizer.scale_loss(1.0)
+
+
+def _check_augmentation(kinds):
+    unknown = sorted(set(kinds) - set(augmentations.KINDS))
+    if unknown:
+        raise ValueError(
+            f"`augmentation` must be out of {', '.join(augmentations.KINDS)}. "
+            f"Received: {', '.join(unknown)}"
+        )
+    return tuple(kinds)
 
 
 def _scale_losses(optimizer):

@@ -11,8 +11,13 @@ from keras import layers, ops
 
 LEAKY_SLOPE = 0.2
 
-# What the paper's networks start from: uniform within 1 / sqrt(fan_in).
-fan_in_uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+def fan_in_uniform():
+    """What the paper's networks start from: uniform within 1 / sqrt(fan_in).
+
+    A new one for each layer: an initializer has drawn its seed once and for all.
+    """
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
 def leaky_relu(x):
@@ -26,7 +31,7 @@ def conv2d(filters, kernel_size, name, dtype=None):
         kernel_size,
         padding="same",
         data_format="channels_last",
-        kernel_initializer=fan_in_uniform,
+        kernel_initializer=fan_in_uniform(),
         dtype=dtype,
         name=name,
     )
@@ -88,7 +93,7 @@ class ResizeConv2D(layers.Conv2D):
             3,
             padding="same",
             data_format="channels_last",
-            kernel_initializer=fan_in_uniform,
+            kernel_initializer=fan_in_uniform(),
             **kwargs,
         )
         self.size = size
@@ -194,7 +199,7 @@ class PatchConv2D(layers.Conv2D):
             padding=padding,
             use_bias=False,
             data_format="channels_last",
-            kernel_initializer=fan_in_uniform,
+            kernel_initializer=fan_in_uniform(),
             **kwargs,
         )
 
@@ -252,7 +257,7 @@ class DeepFusion(layers.Layer):
         channels = x_shape[-1]
         self.hidden_kernel = self.add_weight(
             shape=(condition_shape[-1], self.num_perceptrons * channels),
-            initializer=fan_in_uniform,
+            initializer=fan_in_uniform(),
             name="hidden_kernel",
         )
         self.hidden_bias = self.add_weight(

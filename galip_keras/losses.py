@@ -43,3 +43,9 @@ def clip_similarity(image_embeddings, text_embeddings):
     image_embeddings = ops.normalize(image_embeddings, axis=-1, epsilon=1e-8)
     text_embeddings = ops.normalize(text_embeddings, axis=-1, epsilon=1e-8)
     return ops.mean(ops.sum(image_embeddings * text_embeddings, axis=-1))
+
+
+def global_norm(gradients):
+    """The L2 norm of all gradients together, a float32 scalar."""
+    squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients]
+    return ops.sqrt(sum(squares))

@@ -50,7 +50,7 @@ class BridgeFeaturePredictor(layers.Layer):
         dtype = self.dtype_policy
         self.code = layers.Dense(
             self.grid_size**2 * self.base_channels,
-            kernel_initializer=fan_in_uniform,
+            kernel_initializer=fan_in_uniform(),
             dtype=dtype,
             name="code",
         )
@@ -112,7 +112,7 @@ class PromptPredictor(layers.Layer):
     def build(self, condition_shape):
         self.dense = layers.Dense(
             self.num_prompts * self.hidden_dim,
-            kernel_initializer=fan_in_uniform,
+            kernel_initializer=fan_in_uniform(),
             dtype=self.dtype_policy,
             name="dense",
         )

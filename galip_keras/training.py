@@ -1,11 +1,12 @@
 """A training run: data, model, callbacks and the folder that holds its results.
 
 config.json       everything needed to do it again
-checkpoints/      complete states to resume from
+checkpoints/      complete states to resume from, the newest and the best
 samples/          pictures of the same noise and captions, as training goes on
-logs/             losses for TensorBoard
+metrics.jsonl     losses and figures of the samples, a line a report
+logs/             the same for TensorBoard
 data_report.txt   what was odd about the data
-preset/           the generator, for `GALIPTextToImage.from_preset`
+preset/           the averaged generator, for `GALIPTextToImage.from_preset`
 """
 
 import json
@@ -13,51 +14,97 @@ import math
 import os
 import platform
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import keras_hub
 
-from galip_keras import __version__, backend, datasets
+from galip_keras import __version__, augmentation, backend, datasets
+from galip_keras.backend import devices
 from galip_keras.callbacks import (
-    Checkpoint,
+    Interruption,
     Progress,
-    SampleGrid,
-    StopAt,
-    StopOnSignal,
+    Report,
+    Samples,
     say,
     training_step,
-    write_folder,
 )
+from galip_keras.checkpoints import Checkpoint, write_folder
 from galip_keras.clip import first_words
-from galip_keras.gan import GALIP
+from galip_keras.gan import GALIP, adam
+from galip_keras.guard import Guard
+from galip_keras.journal import Journal, check_wandb
 from galip_keras.mate_d import MateD
-from galip_keras.text_to_image import ARCHITECTURES, GALIPTextToImage, build
+from galip_keras.text_to_image import (
+    ARCHITECTURES,
+    GALIPBackbone,
+    GALIPTextToImage,
+    build,
+)
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+SCHEDULES = ("constant", "cosine")
+ON_COLLAPSE = ("continue", "rollback", "stop")
+
+# What can be frozen, by network.
+PARTS = {
+    "bridge": ("generator", "bridge_predictor"),
+    "prompts": ("generator", "prompt_predictor"),
+    "blocks": ("generator", "conv", "generator_blocks", "to_rgb"),
+    "extractor": ("discriminator", "tap_blocks", "narrow_block"),
+    "head": ("discriminator", "head_conv_1", "head_conv_2"),
+}
 
 _CONFIG = "config.json"
 _PRESET = "preset"
 _DISCRIMINATOR = "discriminator.weights.h5"
-_SAMPLES = 16
+
+# Pictures that are sampled and compared with real ones as training goes on.
+_SAMPLES = 64
+
+# Tensors of its size that a generator block, and a layer of CLIP, leaves for the way
+# back, from the peaks that benchmarks/train_step.py measured.
+_TENSORS_A_BLOCK = 10
+_TENSORS_A_LAYER = 12
+
+# After so many rollbacks another one will not help.
+_MOST_ROLLBACKS = 3
+_ROLLBACK_FACTOR = 0.5
 
 # A run that is resumed goes on as it began. Other settings, such as its length, may
 # change.
-_FIXED = ("dataset", "preset", "clip", "batch_size", "precision", "seed", "captions")
+_FIXED = (
+    "dataset",
+    "preset",
+    "init",
+    "clip",
+    "batch_size",
+    "accumulate",
+    "precision",
+    "seed",
+    "captions",
+    "average",
+    "augmentation",
+    "freeze",
+)
 
 
 class Run(NamedTuple):
     """What `train` did.
 
     `folder` is the run folder, `step` the last training step and `steps` the step that
-    was aimed at. `signal` is the number of the signal that stopped it early, or None.
+    was aimed at. What stopped it early: `signal`, the number of a signal, `is_late`,
+    whether the time was up, or `collapse`, in words what went wrong.
     """
 
     folder: Path
     step: int
     steps: int
-    signal: int | None
+    signal: int | None = None
+    is_late: bool = False
+    collapse: str | None = None
 
 
 def train(
@@ -65,41 +112,91 @@ def train(
     preset="galip_vit_base_patch32",
     run=None,
     clip=None,
+    init=None,
     resume=False,
     epochs=None,
     steps=None,
+    max_hours=None,
     batch_size=32,
+    accumulate=1,
     precision="float32",
     seed=0,
+    deterministic=None,
+    generator_lr=1e-4,
+    discriminator_lr=4e-4,
+    base_batch_size=None,
+    schedule="constant",
+    warmup_steps=0,
+    average=10_000,
+    augmentation=(),
+    freeze=(),
+    on_collapse="continue",
     data_dir=None,
     captions=None,
     allow_bad=False,
     save_every=100,
     sample_every=100,
+    report_every=50,
+    wandb=False,
+    num_devices=1,
+    coordinator=None,
+    num_processes=None,
+    process_id=None,
     dry_run=False,
 ):
     """Trains a GALIP on pictures with captions. Tells its progress on standard error.
 
-    Ctrl-C and SIGTERM stop it after the running step, with everything saved.
+    Ctrl-C and SIGTERM stop it after the running step, with everything saved. A resumed
+    run ends in the weights of one that was never stopped, on a CPU with TensorFlow or
+    JAX bit for bit.
 
     Args:
         dataset: string. As for `galip_keras.datasets.prepare`.
-        preset: string. An architecture to train from scratch or, for fine-tuning, what
-            `load_model` takes.
+        preset: string. The architecture to train. What `load_model` takes besides is
+            fine-tuned, as with `init`.
         run: path. The run folder. Defaults to `runs/` and the name of the data set.
         clip: string. For an architecture: `"random"`, or a keras-hub preset, hub handle
             or preset folder of a CLIP. Defaults to the architecture's own.
+        init: string. What `load_model` takes: its weights, and those of the
+            discriminator where it has one, are where training begins.
         resume: bool. Go on with the run that is in the run folder, if there is one.
         epochs: int. Passes over the data. Defaults to 100 where `steps` is not given.
         steps: int. Training steps, instead of `epochs`.
-        batch_size: int.
+        max_hours: float. Stop after this time, with everything saved.
+        batch_size: int. Pictures a step, over all devices and processes.
+        accumulate: int. Steps whose gradients make one update. The generator's, but for
+            those of the last one, are against the discriminator before its update.
         precision: string. `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
         seed: int. Seed of the first weights, of the noise and of the order of the data.
+        deterministic: bool. Whether to refuse what differs from run to run. Defaults
+            to true on a CPU, where it costs nothing.
+        generator_lr: float. Learning rate of the generator.
+        discriminator_lr: float. Learning rate of the discriminator.
+        base_batch_size: int. The batch size that the learning rates are meant for: they
+            are scaled by the square root of the real one to it. By default they are
+            taken as they are.
+        schedule: string. `"constant"`, or `"cosine"`: down to 0 at the last step.
+        warmup_steps: int. Updates in which the learning rates rise from 0.
+        average: int. Pictures after which weights count half in the averaged generator,
+            which makes the samples and the preset. 0 for none.
+        augmentation: sequence of strings out of `augmentation.KINDS`, for small data.
+        freeze: sequence of strings out of `PARTS`. What is not trained.
+        on_collapse: string. What to do when training goes wrong: `"continue"` with a
+            warning, `"rollback"` to the best checkpoint with half the learning rates,
+            or `"stop"`. Where losses are not numbers, `"continue"` stops, too.
         data_dir: path. Where prepared data sets live.
         captions: path. As for `galip_keras.datasets.prepare`.
         allow_bad: bool. As for `galip_keras.datasets.prepare`.
         save_every: int. Steps from one checkpoint to the next; two minutes at most.
-        sample_every: int. Steps from one grid of samples to the next.
+        sample_every: int. Steps from one grid of samples, and their figures, to the
+            next.
+        report_every: int. Steps from one report of the losses to the next.
+        wandb: bool. Whether to report to Weights & Biases, too.
+        num_devices: int. Devices of this machine, TensorFlow and JAX.
+        coordinator: string. `HOST:PORT` of process 0, where several processes train
+            together, JAX only. They need the same data and run folder.
+        num_processes: int. How many they are.
+        process_id: int. Which of them this is, from 0.
         dry_run: bool. Check everything and train nothing. The data set is prepared, but
             no run folder is written.
 
@@ -117,43 +214,78 @@ def train(
     model = galip_keras.GALIPTextToImage.from_preset(str(run.folder / "preset"))
     ```
     """
+    deadline = max_hours and time.monotonic() + 3600 * max_hours
+    if coordinator:
+        devices.join(coordinator, num_processes, process_id)
+    if init is None and preset not in ARCHITECTURES:
+        init = preset
     settings = {
         "dataset": _absolute_source(dataset),
         "preset": _absolute(preset),
+        "init": _absolute(init) if init else None,
         "clip": _absolute(clip) if clip else None,
         "epochs": 100 if epochs is None and steps is None else epochs,
         "steps": steps,
         "batch_size": batch_size,
+        "accumulate": accumulate,
         "precision": precision,
         "seed": seed,
+        "deterministic": deterministic,
+        "generator_lr": generator_lr,
+        "discriminator_lr": discriminator_lr,
+        "base_batch_size": base_batch_size,
+        "schedule": schedule,
+        "warmup_steps": warmup_steps,
+        "average": average,
+        "augmentation": sorted(augmentation),
+        "freeze": sorted(freeze),
+        "on_collapse": on_collapse,
         "data_dir": _absolute_path(data_dir),
         "captions": _absolute_path(captions),
         "allow_bad": allow_bad,
         "save_every": save_every,
         "sample_every": sample_every,
+        "report_every": report_every,
+        "wandb": wandb,
+        "num_devices": num_devices,
     }
     _check_settings(settings)
     folder = Path(run or Path("runs", _dataset_name(dataset))).absolute()
-    if not dry_run:
+    if devices.is_main() and not dry_run:
         _open(folder, settings, resume)
-    if preset not in ARCHITECTURES:
-        find_preset(preset)
-    data = {name: settings[name] for name in ("data_dir", "captions", "allow_bad")}
-    builder = datasets.prepare(dataset, **data)
-    keras.utils.set_random_seed(seed)
-    model = load_model(preset, clip)
+    if init:
+        find_preset(init)
+    if deterministic or (deterministic is None and devices.is_cpu()):
+        devices.repeatable()
+    with devices.main_first():
+        data = {name: settings[name] for name in ("data_dir", "captions", "allow_bad")}
+        builder = datasets.prepare(dataset, **data)
+        model = _model(settings)
+        plan = _plan(settings, builder)
+        if dry_run:
+            sizes = {**describe(model), **_memory(settings, model)}
+            return {"run": str(folder), **settings, **plan, **sizes}
+        _warn_of_random_clip(settings)
+        if devices.is_main():
+            _write_start(folder, settings, builder)
+        embeddings = _embeddings(builder, model)
+    with devices.use(num_devices) as is_shared:
+        if is_shared:
+            # Again, with its weights on all of them.
+            model = _model(settings)
+        gan = _assemble(model, settings, plan)
+        return _run(
+            folder, settings, plan, builder, embeddings, model, gan, resume, deadline
+        )
+
+
+def _model(settings):
+    """The model to train, a `GALIPTextToImage`, the same each time."""
+    keras.utils.set_random_seed(settings["seed"])
+    model = load_model(settings["init"] or settings["preset"], settings["clip"])
     if model.preprocessor is None:
-        raise ValueError(f"{preset} has no tokenizer: captions cannot be read")
-    discriminator = _discriminator(model, preset)
-    plan = _plan(settings, builder)
-    if dry_run:
-        return {"run": str(folder), **settings, **plan, **describe(model)}
-    _warn_of_random_clip(preset, clip)
-    _write_start(folder, settings, builder)
-    # Before the precision is set: sentences are embedded in float32.
-    embeddings = _embeddings(builder, model)
-    gan = _assemble(model, discriminator, precision, seed)
-    return _run(folder, settings, plan, builder, embeddings, model, gan, resume)
+        raise ValueError(f"{settings['init']} has no tokenizer: captions are no use")
+    return model
 
 
 def load_model(source, clip=None):
@@ -260,12 +392,34 @@ def _check_settings(settings):
     if settings["epochs"] is not None and settings["steps"] is not None:
         raise ValueError("give epochs or steps, not both")
     # The mismatched sentence of a picture is that of its neighbour in the batch.
-    least = {"batch_size": 2, "epochs": 1, "steps": 1, "save_every": 1}
-    for name, value in {**least, "sample_every": 1}.items():
+    least = {"batch_size": 2, "average": 0, "warmup_steps": 0}
+    others = ("epochs", "steps", "accumulate", "base_batch_size", "num_devices")
+    every = ("save_every", "sample_every", "report_every")
+    for name, value in {**dict.fromkeys((*others, *every), 1), **least}.items():
         if settings[name] is not None and settings[name] < value:
             raise ValueError(f"{name} must be at least {value}, not {settings[name]}")
-    if settings["precision"] not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
+    for name in ("generator_lr", "discriminator_lr"):
+        if not 0 < settings[name] < math.inf:
+            raise ValueError(f"{name} must be more than 0, not {settings[name]}")
+    for name, known in (
+        ("precision", PRECISIONS),
+        ("schedule", SCHEDULES),
+        ("on_collapse", ON_COLLAPSE),
+        ("augmentation", augmentation.KINDS),
+        ("freeze", tuple(PARTS)),
+    ):
+        values = settings[name]
+        unknown = {values} if isinstance(values, str) else set(values)
+        if unknown - set(known):
+            raise ValueError(f"{name} must be one of {', '.join(known)}")
+    shares = settings["num_devices"] * devices.process()[1]
+    if settings["batch_size"] % shares:
+        raise ValueError(
+            f"{shares} devices cannot share {settings['batch_size']} pictures a step: "
+            "batch_size must be a multiple"
+        )
+    if settings["wandb"]:
+        check_wandb()
 
 
 def _open(folder, settings, resume):
@@ -309,15 +463,15 @@ def _check_unchanged(folder, settings):
         )
 
 
-def _discriminator(model, preset):
+def _discriminator(model, init):
     """A new discriminator, or to fine-tune a preset the one that lies in it."""
     discriminator = MateD.for_clip(model.backbone.clip)
-    if preset not in ARCHITECTURES:
-        weights = Path(find_preset(preset)) / _DISCRIMINATOR
+    if init:
+        weights = Path(find_preset(init)) / _DISCRIMINATOR
         if weights.is_file():
             discriminator.load_weights(weights)
         else:
-            say(f"{preset} has no {_DISCRIMINATOR}: fine-tuning starts with a new one.")
+            say(f"{init} has no {_DISCRIMINATOR}: fine-tuning starts with a new one.")
     return discriminator
 
 
@@ -335,13 +489,57 @@ def _embeddings(builder, model):
         return None
 
 
-def _assemble(model, discriminator, precision, seed):
+def _assemble(model, settings, plan):
     """The GAN of a model's generator and a discriminator, compiled."""
+    discriminator = _discriminator(model, settings["init"])
     for network in (model.backbone, discriminator):
-        set_precision(network, precision)
-    gan = GALIP(model.backbone.generator, discriminator, seed=seed)
-    gan.compile()
+        set_precision(network, settings["precision"])
+    gan = GALIP(
+        model.backbone.generator,
+        discriminator,
+        average=settings["average"] > 0,
+        augmentation=settings["augmentation"],
+        seed=settings["seed"],
+    )
+    for part in settings["freeze"]:
+        network, *names = PARTS[part]
+        for name in names:
+            layers = getattr(getattr(gan, network), name)
+            for layer in layers if isinstance(layers, list) else [layers]:
+                layer.trainable = False
+    _compile(gan, settings, plan, 1.0)
     return gan
+
+
+def _compile(gan, settings, plan, factor):
+    """Gives a GAN new optimizers, with learning rates times a factor."""
+    if settings["base_batch_size"]:
+        factor *= math.sqrt(settings["batch_size"] / settings["base_batch_size"])
+    optimizers = [
+        adam(
+            _schedule(settings[f"{network}_lr"] * factor, settings, plan),
+            gradient_accumulation_steps=settings["accumulate"]
+            if settings["accumulate"] > 1
+            else None,
+        )
+        for network in ("generator", "discriminator")
+    ]
+    half_life = settings["average"] / settings["batch_size"]
+    gan.compile(*optimizers, average_half_life=half_life)
+
+
+def _schedule(learning_rate, settings, plan):
+    """A learning rate by the number of updates."""
+    warmup = settings["warmup_steps"]
+    updates = math.ceil(plan["total_steps"] / settings["accumulate"])
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else learning_rate,
+        decay_steps=max(updates - warmup, 1),
+        # What is left at the end.
+        alpha=0.0 if settings["schedule"] == "cosine" else 1.0,
+        warmup_target=learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
 
 
 def set_precision(model, precision):
@@ -369,10 +567,34 @@ def _plan(settings, builder):
     }
 
 
-def _warn_of_random_clip(preset, clip):
-    if preset == "galip_tiny":
+def _memory(settings, model):
+    """How much memory a step takes, roughly, in GiB."""
+    generator, clip = model.backbone.generator, model.backbone.clip
+    discriminator = _count(MateD.for_clip(clip).trainable_variables)
+    trained = _count(generator.trainable_variables)
+    # Weight, gradient and two moments of what is trained, and the average.
+    numbers = 4 * (trained + discriminator) + _count(clip.variables)
+    numbers += trained * (settings["average"] > 0)
+    numbers += (trained + discriminator) * (settings["accumulate"] > 1)
+    pictures = settings["batch_size"] // settings["num_devices"] // devices.process()[1]
+    activations = pictures * _activations(generator, clip)
+    size = 4 if settings["precision"] == "float32" else 2
+    return {"memory_gib": round((4 * numbers + size * activations) / 2**30, 2)}
+
+
+def _activations(generator, clip):
+    """Numbers that a picture leaves in memory for the way back."""
+    pixels = sum(
+        block.size**2 * block.filters for block in generator.generator_blocks
+    )
+    tokens = 3 * clip.num_layers * (clip.grid_size**2 + 1) * clip.hidden_dim
+    return _TENSORS_A_BLOCK * pixels + _TENSORS_A_LAYER * tokens
+
+
+def _warn_of_random_clip(settings):
+    if settings["preset"] == "galip_tiny" and settings["clip"] in (None, "random"):
         say("galip_tiny stands on a small random CLIP: good for trying things out.")
-    elif clip == "random":
+    elif settings["clip"] == "random":
         say("Warning: this CLIP is random. Whatever is trained on it means nothing.")
 
 
@@ -402,74 +624,147 @@ def _write_text(path, text):
     os.replace(temporary, path)
 
 
-def _run(folder, settings, plan, builder, embeddings, model, gan, resume):
-    checkpoint = Checkpoint(folder / "checkpoints", settings["save_every"])
-    first = checkpoint.restore(gan)
-    last = plan["total_steps"]
+def _run(folder, settings, plan, builder, embeddings, model, gan, resume, deadline):
+    goes_on = settings["on_collapse"] == "continue"
+    guard = Guard(goes_on, warn=lambda reason: say(f"Warning: {reason}."))
+    checkpoint = Checkpoint(folder / "checkpoints", settings["save_every"], guard)
+    first, last = checkpoint.restore(gan), plan["total_steps"]
+    if guard.state["learning_rate_factor"] != 1:
+        _compile(gan, settings, plan, guard.state["learning_rate_factor"])
+        checkpoint.restore(gan)
     if first:
         say(f"Resumed at step {first} of {last}.")
     elif resume:
         say(f"There is no checkpoint in {folder}: starting at step 0.")
     if first >= last:
         say(f"This run is at its last step, {first}: nothing to train.")
-    with StopOnSignal() as stop:
-        if first < last:
-            callbacks = _callbacks(folder, settings, last, builder, model)
-            batches = _batches(settings, builder, embeddings, model, first)
-            _fit(settings, plan, batches, gan, [checkpoint, *callbacks, stop])
+    model = _averaged(model, gan)
+    journal = Journal(folder, first, settings, settings["wandb"])
+    with Interruption(deadline) as interruption:
+        while training_step(gan) < last:
+            callbacks = [
+                *_callbacks(
+                    folder, settings, last, builder, model, journal, checkpoint
+                ),
+                interruption,
+            ]
+            step = training_step(gan)
+            batches = _batches(settings, builder, embeddings, model, step)
+            _fit(settings, plan, batches, gan, callbacks)
+            if not guard.reason:
+                break
+            say(f"Training went wrong: {guard.reason}.")
+            journal.tell(training_step(gan), "collapse", reason=guard.reason)
+            if settings["on_collapse"] != "rollback":
+                break
+            if not _roll_back(gan, settings, plan, checkpoint, journal):
+                break
+        collapse = guard.reason
+        if collapse and checkpoint.restore_best(gan):
+            say(f"The preset is the best one, of step {training_step(gan)}.")
         if first < last or not (folder / _PRESET).exists():
             _write_preset(folder / _PRESET, model, gan)
+    journal.close()
     step = training_step(gan)
-    return Run(folder, step, last, stop.received if step < last else None)
+    if collapse or step == last:
+        return Run(folder, step, last, collapse=collapse)
+    return Run(folder, step, last, interruption.received, interruption.is_late)
 
 
-def _callbacks(folder, settings, last, builder, model):
-    from galip_keras.datasets.pipeline import fixed_captions
+def _averaged(model, gan):
+    """The model with the averaged generator, if there is one."""
+    if gan.averaged_generator is None:
+        return model
+    return GALIPTextToImage(GALIPBackbone(gan.averaged_generator), model.preprocessor)
 
-    captions = fixed_captions(builder, _SAMPLES)
+
+def _roll_back(gan, settings, plan, checkpoint, journal):
+    """Goes back to the best checkpoint, with lower learning rates.
+
+    Returns:
+        Whether that was possible.
+    """
+    guard = checkpoint.guard
+    count = guard.state["rollbacks"] + 1
+    factor = guard.state["learning_rate_factor"] * _ROLLBACK_FACTOR
+    if count > _MOST_ROLLBACKS:
+        say(f"It was rolled back {_MOST_ROLLBACKS} times: stopping.")
+        return False
+    if not checkpoint.drop_after_best():
+        say("There is no checkpoint to go back to: stopping.")
+        return False
+    _compile(gan, settings, plan, factor)
+    step = checkpoint.restore(gan)
+    guard.go_on()
+    guard.state.update(rollbacks=count, learning_rate_factor=factor)
+    checkpoint.save(gan)
+    journal.rewind(step)
+    journal.tell(step, "rollback", learning_rate_factor=factor)
+    say(f"Going on from step {step} with learning rates times {factor:.3g}.")
+    return True
+
+
+def _callbacks(folder, settings, last, builder, model, journal, checkpoint):
+    from galip_keras.datasets.pipeline import fixed_pictures
+
+    size = model.backbone.generator.image_size
+    pictures, captions = fixed_pictures(builder, _SAMPLES, size)
+    guard = checkpoint.guard
     return [
-        SampleGrid(folder / "samples", settings["sample_every"], model, captions),
-        keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
+        Report(settings["report_every"], last, settings["batch_size"], journal, guard),
+        Samples(
+            folder / "samples",
+            settings["sample_every"],
+            last,
+            model,
+            pictures,
+            captions,
+            journal,
+            guard,
+            checkpoint.save_best,
+        ),
+        checkpoint,
         Progress(last),
-        StopAt(last),
     ]
 
 
 def _batches(settings, builder, embeddings, model, first):
     from galip_keras.datasets.pipeline import training_batches
 
-    size = model.backbone.generator.image_size
+    generator, host = model.backbone.generator, devices.process()
     return training_batches(
         builder,
         model.preprocessor,
-        crop_size=2 ** math.ceil(math.log2(size)),
-        batch_size=settings["batch_size"],
+        crop_size=2 ** math.ceil(math.log2(generator.image_size)),
+        batch_size=settings["batch_size"] // host[1],
         seed=settings["seed"],
         skip=first,
         embeddings=embeddings,
+        latent_dim=generator.latent_dim,
+        augmentation=augmentation.NUM_RANDOM if settings["augmentation"] else None,
+        host=host,
     )
 
 
 def _fit(settings, plan, batches, gan, callbacks):
     first, last = training_step(gan), plan["total_steps"]
-    steps_per_epoch = plan["steps_per_epoch"]
-    first_epoch = first // steps_per_epoch
     say(
         f"Training to step {last}, {settings['batch_size']} pictures a step, "
-        f"{steps_per_epoch} steps an epoch."
+        f"{plan['steps_per_epoch']} steps an epoch."
     )
+    # One epoch for Keras, whatever the data are: reports are by steps.
     gan.fit(
         batches,
-        initial_epoch=first_epoch,
-        epochs=first_epoch + math.ceil((last - first) / steps_per_epoch),
-        steps_per_epoch=steps_per_epoch,
-        shuffle=False,
+        steps_per_epoch=last - first,
         verbose=0,
         callbacks=callbacks,
+        shuffle=False,
     )
 
 
 def _write_preset(folder, model, gan):
+    if not devices.is_main():
+        return
     # keras-hub cannot read presets of a mixed precision.
     set_precision(model.backbone, "float32")
     with write_folder(folder) as temporary:

@@ -11,6 +11,8 @@ The backend is chosen once, by Keras. Every file defines the same functions:
 - `attends_in(dtype)`: whether Keras' attention works in it on this device.
 - `jit_pays(model)`: whether the backend's own compiler makes the model faster.
 
+`devices.py` beside them is about several devices and machines.
+
 `fn` may read any variable and must assign none.
 """
 

@@ -1,8 +1,7 @@
 """Autodiff verbs on JAX; `backend/__init__.py` says what they promise.
 
-JAX differentiates functions of values, Keras layers read variables. Inside a
-`keras.StatelessScope` a variable reads as the value it was mapped to, so a function of
-values is: open a scope, run the function of variables.
+JAX differentiates functions of values, Keras layers read variables. In an open
+`keras.StatelessScope` a variable reads as the value it was mapped to.
 """
 
 import contextlib

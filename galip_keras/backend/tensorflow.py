@@ -48,7 +48,9 @@ def value_and_input_gradient(fn, *inputs):
 
 def apply(optimizer, gradients, variables):
     """One update of the variables by the optimizer."""
-    optimizer.apply(gradients, variables)
+    # Keras sums the gradients of the devices; the losses are means.
+    count = tf.distribute.get_strategy().num_replicas_in_sync
+    optimizer.apply([g / count for g in gradients], variables)
 
 
 def attends_in(dtype):
@@ -58,6 +60,9 @@ def attends_in(dtype):
 
 def jit_pays(model):
     """Whether XLA makes up for the time that it compiles."""
+    if tf.distribute.has_strategy():
+        # Gradients cannot be summed over devices inside of a compiled step.
+        return False
     # It fuses what lies between the convolutions, which is much of a large model's time
     # on a CPU too, where Keras leaves it off. A small model gains nothing there.
     return bool(tf.config.list_physical_devices("GPU")) or model.count_params() > 1e7

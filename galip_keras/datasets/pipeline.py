@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -38,6 +39,8 @@ def training_batches(
     shuffle_buffer: int = 8192,
     skip: int = 0,
     embeddings: Sequence[str] | None = None,
+    latent_dim: int | None = None,
+    augmentation: int | None = None,
     host: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Endless batches of randomly cropped and flipped pictures with a caption each.
@@ -60,12 +63,17 @@ def training_batches(
         embeddings: sequence of paths. What `embeddings.cache` returned; the batches
             have `"text_embeddings"`, float32 `(batch_size, embedding_dim)`, in place of
             the token ids then.
-        host: tuple `(index, count)`. Where several processes train together, each
-            takes every `count`-th example of the one stream.
+        latent_dim: int. Size of the noise of a picture. The batches have `"noise"`
+            then, float32 `(batch_size, latent_dim)`, standard normal.
+        augmentation: int. How many uniform numbers a picture's augmentation takes. The
+            batches have `"augmentation"` then, float32 `(batch_size, 2, augmentation)`
+            in [0, 1), those of the real and those of the generated picture.
+        host: tuple `(index, count)`. Where `count` processes train together, each
+            gets its `batch_size` pictures of the `count * batch_size` of a step.
 
     Returns:
-        A `tf.data.Dataset` of `{"images", "token_ids"}`: float32
-        `(batch_size, crop_size, crop_size, 3)` in [-1, 1], and int32
+        A `tf.data.Dataset` of `{"images", "token_ids"}` and what the arguments add:
+        float32 `(batch_size, crop_size, crop_size, 3)` in [-1, 1], and int32
         `(batch_size, sequence_length)`.
 
     Raises:
@@ -90,21 +98,33 @@ def training_batches(
             min(shuffle_buffer, count), seed=order, reshuffle_each_iteration=False
         )
 
-    def example(index, record):
-        return _training_example(record, (seed, index), crop_size)
+    def is_own(number, _):
+        return number // batch_size % hosts == index
 
-    def batch(images, sentences):
-        images = tf.cast(images, tf.float32) / 127.5 - 1.0
+    def example(number, record):
+        image, sentence = _training_example(record, (seed, number), crop_size)
+        example = {"images": image, "sentences": sentence}
+        # The numbers of a step follow from the pictures in it: it needs no generator
+        # whose state would have to be kept, and devices can share it.
+        if latent_dim is not None:
+            example["noise"] = _normal((seed, number), latent_dim)
+        if augmentation is not None:
+            example["augmentation"] = _uniform((seed, number), (2, augmentation))
+        return example
+
+    def batch(batch):
+        sentences = batch.pop("sentences")
+        batch["images"] = tf.cast(batch["images"], tf.float32) / 127.5 - 1.0
         if embeddings is not None:
             sentences = tf.ensure_shape(sentences, (batch_size, embedding_dim))
-            return {"images": images, "text_embeddings": tf.cast(sentences, tf.float32)}
+            return {**batch, "text_embeddings": tf.cast(sentences, tf.float32)}
         # keras-hub's tokenizers lose the batch size.
         token_ids = tf.ensure_shape(preprocessor(sentences), (batch_size, None))
-        return {"images": images, "token_ids": tf.cast(token_ids, tf.int32)}
+        return {**batch, "token_ids": tf.cast(token_ids, tf.int32)}
 
     dataset = tf.data.Dataset.range(passes, tf.int64.max).flat_map(shuffled)
     dataset = dataset.skip(position).enumerate(skip * batch_size * hosts)
-    dataset = _map(dataset.shard(hosts, index), example)
+    dataset = _map(dataset.filter(is_own), example)
     dataset = _map(dataset.batch(batch_size, drop_remainder=True), batch)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
@@ -121,20 +141,34 @@ def num_examples(builder: tfds.core.DatasetBuilder, split: str = "train") -> int
     return builder.info.splits[split].num_examples
 
 
-def fixed_captions(
-    builder: tfds.core.DatasetBuilder, n: int, split: str = "train"
-) -> list[str]:
-    """The first captions of `n` pictures, always the same, for grids of samples.
+def fixed_pictures(
+    builder: tfds.core.DatasetBuilder, n: int, size: int, split: str = "train"
+) -> tuple[np.ndarray, list[str]]:
+    """The first `n` pictures and the first caption of each, always the same.
 
-    They are repeated where there are fewer pictures.
+    Where there are fewer pictures, the captions are repeated.
+
+    Args:
+        builder: a builder that `galip_keras.datasets.prepare` returned.
+        n: int.
+        size: int. Height and width of the pictures, in pixels: the middle of each, its
+            shorter side resized to that.
+        split: string.
+
+    Returns:
+        A tuple of the pictures, a uint8 array `(n or fewer, size, size, 3)`, and a list
+        of `n` captions.
 
     Raises:
         ValueError: where there is no such split.
     """
-    count = min(n, num_examples(builder, split))
-    first = records(builder, shards(builder, split)).take(count)
-    captions = [record["captions"][0].numpy().decode() for record in first]
-    return list(itertools.islice(itertools.cycle(captions), n))
+    pictures, captions = [], []
+    for record in records(builder, shards(builder, split)).take(n):
+        image = _decode(record["image"], size)
+        top, left = (tf.shape(image)[:2] - size) // 2
+        pictures.append(image[top : top + size, left : left + size].numpy())
+        captions.append(record["captions"][0].numpy().decode())
+    return np.stack(pictures), list(itertools.islice(itertools.cycle(captions), n))
 
 
 def shards(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
@@ -203,6 +237,16 @@ def _training_example(record, seed, crop_size):
         [], caption_seed, maxval=tf.shape(sentences)[0], dtype=tf.int32
     )
     return image, sentences[choice]
+
+
+def _normal(seed, size):
+    seed = tf.random.fold_in(tf.stack(seed), 1)
+    return tf.random.stateless_normal([size], seed)
+
+
+def _uniform(seed, shape):
+    seed = tf.random.fold_in(tf.stack(seed), 2)
+    return tf.random.stateless_uniform(shape, seed)
 
 
 def _decode_crop(jpeg, shorter_side, crop_size, seed):

@@ -1,0 +1,75 @@
+"""Differentiable augmentation of what the discriminator sees, for small data.
+
+Reference: [Differentiable Augmentation for Data-Efficient GAN Training](
+https://arxiv.org/abs/2006.10738).
+"""
+
+from keras import ops
+
+# Uniform random numbers that a picture's augmentation takes, of each kind.
+_NUMBERS = {"color": 3, "translation": 2, "cutout": 2}
+
+# Every kind there is.
+KINDS = tuple(_NUMBERS)
+
+# Random numbers of a picture, whatever kinds are in use.
+NUM_RANDOM = sum(_NUMBERS.values())
+
+
+def augment(images, numbers, kinds=KINDS):
+    """Changes colours, moves pictures about and cuts squares out of them.
+
+    Gradients pass through. What is moved in or cut out is grey, the middle of the
+    range.
+
+    Args:
+        images: tensor `(batch_size, height, width, 3)` in [-1, 1].
+        numbers: tensor `(batch_size, NUM_RANDOM)`, uniform in [0, 1).
+        kinds: sequence of strings out of `KINDS`. `"color"`: brightness by up to 0.5,
+            saturation by up to 2, contrast by 0.5 to 1.5; `"translation"`: by up to an
+            eighth of the size; `"cutout"`: a square of half the size.
+
+    Returns:
+        A tensor of the shape of `images`.
+    """
+    brightness, saturation, contrast, *places = ops.unstack(numbers, axis=1)
+    if "color" in kinds:
+        images = _color(images, brightness, saturation, contrast)
+    if "translation" in kinds:
+        images = _translate(_translate(images, places[0], 1), places[1], 2)
+    if "cutout" in kinds:
+        images = _cut_out(images, places[2], places[3])
+    return images
+
+
+def _color(images, brightness, saturation, contrast):
+    brightness, saturation, contrast = (
+        x[:, None, None, None] for x in (brightness, saturation, contrast)
+    )
+    images = images + (brightness - 0.5)
+    grey = ops.mean(images, axis=-1, keepdims=True)
+    images = grey + (images - grey) * (2.0 * saturation)
+    mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
+    return mean + (images - mean) * (contrast + 0.5)
+
+
+def _translate(images, number, axis):
+    size = images.shape[axis]
+    most = size // 8
+    padding = [(0, 0)] * 4
+    padding[axis] = (most, most)
+    start = ops.cast(ops.floor(number * (2 * most + 1)), "int32")
+    indices = start[:, None] + ops.arange(size, dtype="int32")[None]
+    shape = [-1, 1, 1, 1]
+    shape[axis] = size
+    indices = ops.reshape(indices, shape)
+    return ops.take_along_axis(ops.pad(images, padding), indices, axis=axis)
+
+
+def _cut_out(images, row, column):
+    def inside(place, size):
+        distance = ops.arange(size, dtype="float32")[None] - place[:, None] * size
+        return ops.cast(ops.abs(distance) < size / 4, images.dtype)
+
+    rows, columns = inside(row, images.shape[1]), inside(column, images.shape[2])
+    return images * (1 - rows[:, :, None, None] * columns[:, None, :, None])

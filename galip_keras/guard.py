@@ -1,0 +1,122 @@
+"""Notices when training goes wrong."""
+
+import math
+
+# A discriminator that makes no more mistakes than this has nothing left to learn.
+_EASY = 0.02
+_EASY_REPORTS = 3
+_EXPLODED = 1000.0
+_ALIKE = 0.2
+_WORSE = 3.0
+
+
+class Guard:
+    """Judges the figures of a run, and remembers the best.
+
+    Once something is wrong `reason` tells what, in words, and `is_final` whether going
+    on makes no sense at all.
+
+    Args:
+        goes_on: bool. Whether to note nothing in `reason` but what makes going on
+            senseless. The rest is told through `warn`, once a kind.
+        warn: callable of a string.
+        monitor: string. The figure of samples that tells how good they are: the less
+            the better.
+
+    Attributes:
+        state: dict of plain values. What has to survive a resume: the best samples so
+            far, and how training was changed on rolling back.
+    """
+
+    def __init__(self, goes_on=False, warn=print, monitor="cmmd"):
+        self.goes_on = goes_on
+        self.warn = warn
+        self.monitor = monitor
+        self._warned = set()
+        self.reason = None
+        self.is_final = False
+        self.state = {
+            "learning_rate_factor": 1.0,
+            "rollbacks": 0,
+            "easy_reports": 0,
+            "first": None,
+            "best": None,
+            "best_step": None,
+            "diversity": 0.0,
+        }
+
+    def check_losses(self, figures):
+        """Judges a report.
+
+        Args:
+            figures: dict of floats. Mean losses by name.
+        """
+        wrong = [k for k, v in figures.items() if not math.isfinite(v)]
+        # Loss scaling skips steps whose gradients overflow.
+        wrong = [name for name in wrong if not name.endswith("gradient_norm")]
+        if wrong:
+            self.stop("nan", f"not a number: {', '.join(wrong)}", is_final=True)
+            return
+        penalty = figures["gradient_penalty"]
+        if penalty > _EXPLODED:
+            self.stop("penalty", f"the gradient penalty exploded to {penalty:.3g}")
+        is_easy = figures["d_real"] + figures["d_fake"] < _EASY
+        self.state["easy_reports"] = self.state["easy_reports"] + 1 if is_easy else 0
+        if self.state["easy_reports"] >= _EASY_REPORTS:
+            self.stop(
+                "discriminator",
+                "the discriminator is saturated: it tells real from generated pictures "
+                f"without mistakes (losses {figures['d_real']:.3g} and "
+                f"{figures['d_fake']:.3g})",
+            )
+
+    def check_samples(self, step, figures):
+        """Judges samples of the fixed noise and captions.
+
+        Args:
+            step: int.
+            figures: dict of floats. `diversity` and what is monitored.
+
+        Returns:
+            Whether these are the best so far.
+        """
+        value, diversity = figures[self.monitor], figures["diversity"]
+        if not math.isfinite(value):
+            self.stop("nan", f"not a number: {self.monitor}", is_final=True)
+            return False
+        state = self.state
+        if diversity < _ALIKE * state["diversity"]:
+            self.stop(
+                "samples",
+                f"the samples collapsed: they differ by {diversity:.3g}, where they "
+                f"differed by {state['diversity']:.3g}",
+            )
+        if state["best"] is None:
+            state["first"] = value
+        elif value > max(_WORSE * state["best"], (state["first"] + state["best"]) / 2):
+            self.stop(
+                self.monitor,
+                f"{self.monitor} is {value:.3g}, far above its best, "
+                f"{state['best']:.3g} at step {state['best_step']}",
+            )
+        if self.reason:
+            return False
+        state["diversity"] = max(diversity, state["diversity"])
+        is_best = state["best"] is None or value < state["best"]
+        if is_best:
+            state["best"], state["best_step"] = value, step
+        return is_best
+
+    def stop(self, kind, reason, is_final=False):
+        """Notes that something is wrong. The first reason counts."""
+        if self.goes_on and not is_final:
+            if kind not in self._warned:
+                self.warn(reason)
+            self._warned.add(kind)
+        elif self.reason is None:
+            self.reason, self.is_final = reason, is_final
+
+    def go_on(self):
+        """Forgets what was wrong."""
+        self.reason, self.is_final = None, False
+        self.state["easy_reports"] = 0

@@ -154,7 +154,7 @@ class Checkpoint(EverySteps):
         if not devices.is_main():
             return path
         try:
-            with write_folder(path) as temporary:
+            with devices.alone(), write_folder(path) as temporary:
                 model.save_weights(temporary / _WEIGHTS)
                 state = {
                     "step": step,

@@ -584,9 +584,7 @@ def _memory(settings, model):
 
 def _activations(generator, clip):
     """Numbers that a picture leaves in memory for the way back."""
-    pixels = sum(
-        block.size**2 * block.filters for block in generator.generator_blocks
-    )
+    pixels = sum(block.size**2 * block.filters for block in generator.generator_blocks)
     tokens = 3 * clip.num_layers * (clip.grid_size**2 + 1) * clip.hidden_dim
     return _TENSORS_A_BLOCK * pixels + _TENSORS_A_LAYER * tokens
 
@@ -767,6 +765,6 @@ def _write_preset(folder, model, gan):
         return
     # keras-hub cannot read presets of a mixed precision.
     set_precision(model.backbone, "float32")
-    with write_folder(folder) as temporary:
+    with devices.alone(), write_folder(folder) as temporary:
         model.save_to_preset(str(temporary))
         gan.discriminator.save_weights(temporary / _DISCRIMINATOR)

@@ -1,22 +1,16 @@
 import json
 import os
-import resource
 import signal
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from galip_keras import GALIP, text_to_image
-from galip_keras.callbacks import (
-    Checkpoint,
-    Progress,
-    SampleGrid,
-    StopOnSignal,
-    image_grid,
-    training_step,
-    write_folder,
-)
+from galip_keras.callbacks import Interruption, Progress, Report, Samples, image_grid
+from galip_keras.guard import Guard
+from galip_keras.journal import Journal
 
 
 @pytest.fixture(scope="module")
@@ -31,166 +25,111 @@ def gan(text_to_image_model):
     return gan
 
 
-def set_state(gan, step):
-    """Stands in for training: every kind of state becomes a function of the step."""
-    for optimizer in (gan.optimizer.generator, gan.optimizer.discriminator):
-        optimizer.iterations.assign(step)
-        momentum = optimizer.variables[-1]
-        momentum.assign(np.full(momentum.shape, step, "float32"))
-    gan.seed_generator.state.assign([7, step])
-    for network in (gan.generator, gan.discriminator):
-        weight = network.trainable_variables[0]
-        weight.assign(np.full(weight.shape, step, "float32"))
+@pytest.fixture
+def samples(gan, text_to_image_model, tmp_path):
+    """Samples at every second step, up to step 5, and what was saved as the best."""
+
+    def make(captions=("an owl", "a tent", "a fox", "a pie"), every=2):
+        saved = []
+        callback = Samples(
+            tmp_path / "samples",
+            every,
+            last=5,
+            text_to_image=text_to_image_model,
+            pictures=np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), "uint8"),
+            captions=list(captions),
+            journal=Journal(tmp_path),
+            guard=Guard(),
+            save_best=lambda model: saved.append(callback.step),
+        )
+        gan.step.assign(0)
+        gan.stop_training = False
+        callback.set_model(gan)
+        callback.on_train_begin()
+        return callback, saved
+
+    return make
 
 
-def state(gan):
-    optimizers = (gan.optimizer.generator, gan.optimizer.discriminator)
-    networks = (gan.generator, gan.discriminator)
-    return [
-        *(int(optimizer.iterations) for optimizer in optimizers),
-        *(float(np.mean(optimizer.variables[-1])) for optimizer in optimizers),
-        int(gan.seed_generator.state[1]),
-        *(float(np.mean(n.trainable_variables[0])) for n in networks),
-    ]
+def lines(folder):
+    return [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def save(gan, checkpoint, *steps):
-    for step in steps:
-        set_state(gan, step)
-        checkpoint.save(gan)
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_checkpoint_restores_every_state(gan, tmp_path):
-    checkpoint = Checkpoint(tmp_path, every=10)
-    save(gan, checkpoint, 30)
-    set_state(gan, 1)
-    assert checkpoint.restore(gan) == 30
-    assert state(gan) == [30] * 7
-    assert training_step(gan) == 30
-
-
-def test_checkpoint_keeps_the_newest(gan, tmp_path):
-    save(gan, Checkpoint(tmp_path, every=10, keep=2), 9, 10, 100)
-    assert names(tmp_path) == ["step_00000010", "step_00000100"]
-
-
-def test_restore_of_nothing(gan, tmp_path):
-    assert Checkpoint(tmp_path / "checkpoints", every=10).restore(gan) == 0
-
-
-@pytest.mark.parametrize("damage", ["flip", "cut", "state", "missing"])
-def test_damaged_checkpoint_falls_back(gan, tmp_path, capsys, damage):
-    checkpoint = Checkpoint(tmp_path, every=10)
-    save(gan, checkpoint, 10, 20)
-    weights = tmp_path / "step_00000020" / "model.weights.h5"
-    if damage == "flip":
-        content = bytearray(weights.read_bytes())
-        content[len(content) // 2] ^= 1
-        weights.write_bytes(content)
-    elif damage == "cut":
-        os.truncate(weights, weights.stat().st_size // 2)
-    elif damage == "missing":
-        weights.unlink()
-    else:
-        weights.with_name("state.json").write_text('{"step": 20')
-    assert checkpoint.restore(gan) == 10
-    assert "step_00000020 is damaged" in capsys.readouterr().err
-    assert state(gan) == [10] * 7
-    # The damaged one must not push out a good one.
-    save(gan, checkpoint, 15)
-    assert names(tmp_path) == ["step_00000010", "step_00000015"]
-
-
-def test_all_checkpoints_damaged(gan, tmp_path):
-    checkpoint = Checkpoint(tmp_path, every=10)
-    save(gan, checkpoint, 10)
-    (tmp_path / "step_00000010" / "state.json").unlink()
-    with pytest.raises(ValueError, match=r"all checkpoints .* are damaged"):
-        checkpoint.restore(gan)
-
-
-def test_leftovers_of_a_crash_are_removed(gan, tmp_path):
-    checkpoint = Checkpoint(tmp_path, every=10)
-    save(gan, checkpoint, 10)
-    (tmp_path / "step_00000020.tmp").mkdir()
-    (tmp_path / "step_00000020.tmp" / "model.weights.h5").write_bytes(b"half")
-    assert checkpoint.restore(gan) == 10
-    assert names(tmp_path) == ["step_00000010"]
-
-
-def test_full_disk_leaves_the_last_checkpoint(gan, tmp_path):
-    checkpoint = Checkpoint(tmp_path, every=10)
-    save(gan, checkpoint, 10)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Files cannot grow beyond this: the nearest to a full disk without being root.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
-    try:
-        with pytest.raises(OSError, match="step 20 could not be written"):
-            save(gan, checkpoint, 20)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert names(tmp_path) == ["step_00000010"]
-    assert checkpoint.restore(gan) == 10
-
-
-def test_write_folder_replaces(tmp_path):
-    folder = tmp_path / "preset"
-    for text in ("old", "new"):
-        with write_folder(folder) as temporary:
-            (temporary / text).write_text(text)
-    assert names(tmp_path) == ["preset"]
-    assert names(folder) == ["new"]
-
-
-def test_write_folder_keeps_the_old_on_failure(tmp_path):
-    folder = tmp_path / "preset"
-    folder.mkdir()
-    with pytest.raises(ZeroDivisionError), write_folder(folder):
-        raise ZeroDivisionError
-    assert names(tmp_path) == ["preset"]
-
-
-def test_sample_grid(gan, text_to_image_model, tmp_path):
-    captions = ["an owl", "a tent", "a fox", "a pie"]
-    callback = SampleGrid(tmp_path / "samples", 1, text_to_image_model, captions)
-    callback.set_model(gan)
-    callback.on_train_begin()
-    first = callback.step + 1
-    callback.on_train_batch_end(0)
-    callback.on_train_batch_end(1)
+def test_samples(samples, tmp_path):
+    callback, saved = samples()
+    for batch in range(5):
+        callback.on_train_batch_end(batch)
+    callback.on_train_end()
+    callback.on_train_end()
     paths = sorted((tmp_path / "samples").iterdir())
-    assert [p.name for p in paths] == [f"step_{first + i:06d}.png" for i in (0, 1)]
+    assert [p.name for p in paths] == [f"step_{i:06d}.png" for i in (2, 4, 5)]
     grids = [np.asarray(Image.open(path)) for path in paths]
     assert grids[0].shape == (128, 128, 3)
     # Nothing was learned in between: same noise, same captions, same pictures.
     np.testing.assert_array_equal(grids[0], grids[1])
+    assert [line.pop("step") for line in lines(tmp_path)] == [2, 4, 5]
+    assert saved == [2]
 
 
-def test_a_short_run_gets_its_grid_at_the_end(gan, text_to_image_model, tmp_path):
-    callback = SampleGrid(tmp_path, 1000, text_to_image_model, ["an owl"])
-    callback.set_model(gan)
-    callback.on_train_begin()
+def test_figures_of_samples(samples, tmp_path):
+    callback, _ = samples(["an owl"] * 20)
     callback.on_train_batch_end(0)
-    assert list(tmp_path.iterdir()) == []
-    callback.on_train_end()
-    callback.on_train_end()
-    assert [p.name for p in tmp_path.iterdir()] == [f"step_{callback.step:06d}.png"]
+    callback.on_train_batch_end(1)
+    (line,) = lines(tmp_path)
+    assert line.keys() == {"step", "cmmd", "clip_score", "diversity"}
+    assert line["cmmd"] > 0
+    assert -1 <= line["clip_score"] <= 1
+    assert line["diversity"] > 0
+    # Of twenty pictures sixteen are shown.
+    grid = Image.open(tmp_path / "samples" / "step_000002.png")
+    assert grid.size == (4 * 64, 4 * 64)
 
 
-@pytest.mark.parametrize(("seconds", "saved"), [(0.0, 2), (1e6, 0)])
-def test_slow_steps_are_saved_by_the_clock(gan, tmp_path, seconds, saved):
-    checkpoint = Checkpoint(tmp_path, every=1000, every_seconds=seconds)
-    checkpoint.set_model(gan)
-    set_state(gan, 1)
-    checkpoint.on_train_begin()
-    for step in (2, 3):
-        set_state(gan, step)
-        checkpoint.on_train_batch_end(0)
-    assert len(list(tmp_path.iterdir())) == saved
+def test_collapsed_samples_stop_the_training(samples, gan):
+    callback, saved = samples()
+    callback.guard.state.update(first=1e9, best=1e9, diversity=1e9)
+    callback.on_train_batch_end(0)
+    callback.on_train_batch_end(1)
+    assert "samples collapsed" in callback.guard.reason
+    assert gan.stop_training
+    assert saved == []
+
+
+def test_report(gan, tmp_path):
+    guard = Guard()
+    report = Report(2, last=3, batch_size=8, journal=Journal(tmp_path), guard=guard)
+    gan.step.assign(0)
+    gan.stop_training = False
+    report.set_model(gan)
+    report.on_train_begin()
+    for batch, value in enumerate((1.0, 3.0, 7.0)):
+        for tracker in gan.trackers:
+            tracker.update_state(value)
+        report.on_train_batch_end(batch)
+    report.on_train_end()
+    first, second = lines(tmp_path)
+    assert (first["step"], second["step"]) == (2, 3)
+    # Of the steps since the last report only.
+    assert (first["d_real"], second["d_real"]) == (2, 7)
+    assert first["g_learning_rate"] == pytest.approx(1e-4)
+    assert first["d_learning_rate"] == pytest.approx(4e-4)
+    assert first["tap_block_0_gamma"] == first["tap_block_0_beta"] == 0
+    assert first["pictures_per_second"] > 0
+    assert guard.reason is None
+
+
+def test_report_of_no_numbers_stops_the_training(gan, tmp_path):
+    guard = Guard(goes_on=True)
+    report = Report(1, last=3, batch_size=8, journal=Journal(tmp_path), guard=guard)
+    gan.stop_training = False
+    report.set_model(gan)
+    report.on_train_begin()
+    gan.reset_metrics()
+    gan.trackers[0].update_state(np.nan)
+    report.on_train_batch_end(0)
+    gan.reset_metrics()
+    assert guard.reason == "not a number: d_real"
+    assert gan.stop_training
 
 
 def test_image_grid_is_laid_out_in_rows():
@@ -202,10 +141,10 @@ def test_image_grid_is_laid_out_in_rows():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stop_on_signal(gan, number):
+def test_interruption_by_a_signal(gan, number):
     before = signal.getsignal(number)
     gan.stop_training = False
-    with StopOnSignal() as stop:
+    with Interruption() as stop:
         stop.set_model(gan)
         stop.on_train_batch_end(0)
         assert not gan.stop_training
@@ -214,25 +153,35 @@ def test_stop_on_signal(gan, number):
         # The next one ends the process.
         assert signal.getsignal(number) == signal.SIG_DFL
     assert stop.received == number
+    assert not stop.is_late
     assert gan.stop_training
     assert signal.getsignal(number) == before
 
 
-def test_progress_tells_step_rate_and_losses(gan, capsys):
-    set_state(gan, 5)
+def test_interruption_when_time_is_up(gan):
+    gan.stop_training = False
+    stop = Interruption(deadline=time.monotonic() + 0.2)
+    stop.set_model(gan)
+    stop.on_train_batch_end(0)
+    assert not gan.stop_training
+    time.sleep(0.3)
+    stop.on_train_batch_end(1)
+    assert gan.stop_training
+    assert stop.is_late
+    assert stop.received is None
+
+
+def test_progress_tells_step_and_losses(gan, capsys):
+    gan.step.assign(5)
     progress = Progress(last=7)
     progress.set_model(gan)
     progress.on_train_begin()
-    progress.on_train_batch_end(0, {"d_real": 0.5})
-    progress.on_train_batch_end(1, {"d_real": 0.25})
-    first, second = capsys.readouterr().err.splitlines()
-    assert first == "step 6 of 7; d_real 0.5"
-    assert second.startswith("step 7 of 7; ")
-    assert second.endswith(" s a step, 0:00:00 left; d_real 0.25")
-
-
-def test_state_is_plain_json(gan, tmp_path):
-    save(gan, Checkpoint(tmp_path, every=10), 3)
-    content = json.loads((tmp_path / "step_00000003" / "state.json").read_text())
-    assert content["step"] == 3
-    assert content["noise_seed"] == [7, 3]
+    progress.on_train_batch_end(0, {"d_real": 0.5, "d_gradient_norm": 9})
+    progress.on_train_batch_end(1, {"d_real": 0.25, "d_gradient_norm": 9})
+    progress.on_train_end()
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert "7/7" in errors
+    assert "d_real=0.25" in errors
+    assert "step" in errors
+    assert "gradient_norm" not in errors

@@ -72,6 +72,23 @@ def main_first():
         highest(0)
 
 
+@contextlib.contextmanager
+def alone():
+    """What is done inside waits for no other process.
+
+    Keras makes variables even while it saves some, and shares them among all devices.
+    """
+    if process()[1] == 1:
+        yield
+        return
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+
 def is_cpu():
     """Whether there is nothing but a CPU."""
     if _BACKEND == "torch":

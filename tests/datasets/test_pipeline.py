@@ -1,6 +1,5 @@
 """The stream of training batches: shapes, randomness, resuming, pixels."""
 
-import itertools
 import json
 
 import numpy as np
@@ -98,18 +97,18 @@ def test_skipping_far_is_cheap(ten):
 
 @pytest.mark.parametrize("skip", [0, 3])
 def test_hosts_share_the_stream_of_one(ten, skip):
-    whole = take(stream(ten, batch_size=6, skip=skip), 4)
+    numbers = {"latent_dim": 5, "augmentation": 7}
+    whole = take(stream(ten, batch_size=6, skip=skip, **numbers), 4)
     hosts = [
-        take(stream(ten, batch_size=2, skip=skip, host=(index, 3)), 4)
+        take(stream(ten, batch_size=2, skip=skip, host=(index, 3), **numbers), 4)
         for index in range(3)
     ]
     for step, batch in enumerate(whole):
         for index in range(3):
-            own = hosts[index][step]
-            np.testing.assert_array_equal(own["images"], batch["images"][index::3])
-            np.testing.assert_array_equal(
-                own["token_ids"], batch["token_ids"][index::3]
-            )
+            assert hosts[index][step].keys() == batch.keys()
+            for name, rows in hosts[index][step].items():
+                expected = batch[name][2 * index : 2 * index + 2]
+                np.testing.assert_array_equal(rows, expected)
 
 
 def test_fewer_pictures_than_a_batch(ten):
@@ -225,13 +224,32 @@ def test_num_examples(ten):
         stream(ten, split="test")
 
 
-def test_fixed_captions(ten):
-    captions = pipeline.fixed_captions(ten, 25)
-    assert captions == pipeline.fixed_captions(ten, 25)
-    assert sorted(captions[:10]) == [f"{number} a" for number in range(10)]
-    assert captions == list(itertools.islice(itertools.cycle(captions[:10]), 25))
-    assert pipeline.fixed_captions(ten, 3) == captions[:3]
-    assert pipeline.fixed_captions(ten, 0) == []
+def test_numbers_of_a_step_follow_from_its_pictures(ten):
+    arguments = {"batch_size": 500, "latent_dim": 100, "augmentation": 7}
+    first, second = take(stream(ten, **arguments), 2)
+    assert first["noise"].shape == (500, 100)
+    assert first["augmentation"].shape == (500, 2, 7)
+    assert not np.array_equal(first["noise"], second["noise"])
+    (resumed,) = take(stream(ten, skip=1, **arguments), 1)
+    for name in ("noise", "augmentation"):
+        np.testing.assert_array_equal(resumed[name], second[name])
+    assert abs(first["noise"].mean()) < 0.02
+    assert abs(first["noise"].std() - 1) < 0.02
+    uniform = first["augmentation"]
+    assert 0 <= uniform.min() < 0.01 < 0.99 < uniform.max() < 1
+    real, fake = uniform[:, 0].ravel(), uniform[:, 1].ravel()
+    assert abs(np.corrcoef(real, fake)[0, 1]) < 0.1
+
+
+def test_fixed_pictures(ten):
+    pictures, captions = pipeline.fixed_pictures(ten, 25, size=16)
+    assert pictures.shape == (10, 16, 16, 3)
+    assert pictures.dtype == np.uint8
+    assert len(captions) == 25
+    assert captions[10:20] == captions[:10]
+    few, first = pipeline.fixed_pictures(ten, 3, size=16)
+    assert first == captions[:3]
+    np.testing.assert_array_equal(few, pictures[:3])
 
 
 def test_keras_hub_tokenizer(ten):

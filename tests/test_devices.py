@@ -1,0 +1,64 @@
+"""Two devices with half a batch each are one with the whole, two processes too."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+TOLERANCE = 1e-5
+
+# Both have to be told before the backend starts how many devices a CPU is to be.
+SCRIPT = """
+import os, sys
+path, count = sys.argv[1], int(sys.argv[2])
+if os.environ["KERAS_BACKEND"] == "jax":
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={count}"
+else:
+    import tensorflow as tf
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    virtual = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
+    tf.config.set_logical_device_configuration(cpu, virtual)
+import keras, numpy as np, tensorflow as tf, tiny
+from galip_keras.backend import devices
+
+with devices.use(count) as is_shared:
+    assert is_shared == (count > 1)
+    model = tiny.gan(average=True)
+    model.compile()
+    # As training does it: numbers of the whole batch, dealt out in order.
+    data = {**tiny.batch(8), "noise": tiny.batch(8)["noise"]}
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(8).repeat()
+    history = model.fit(batches, steps_per_epoch=2, verbose=0, shuffle=False).history
+    losses = {t.name: keras.ops.convert_to_numpy(t.result()) for t in model.trackers}
+    weights = [keras.ops.convert_to_numpy(v) for v in model.weights]
+np.savez(path, *weights, **{k: v for k, v in losses.items() if "norm" not in k})
+"""
+
+pytestmark = pytest.mark.backend("tensorflow", "jax")
+
+
+def environment(**variables):
+    root = pathlib.Path(__file__).parents[1]
+    paths = os.pathsep.join([str(root), str(root / "tests")])
+    return {**os.environ, "PYTHONPATH": paths, **variables}
+
+
+def two_steps(count, path):
+    command = [sys.executable, "-c", SCRIPT, str(path), str(count)]
+    env = environment(KERAS_BACKEND=keras.backend.backend())
+    subprocess.run(command, env=env, check=True)
+    with np.load(path) as file:
+        return dict(file)
+
+
+def test_two_devices_end_in_the_weights_of_one(tmp_path):
+    """Losses as well, so mismatched captions roll over the whole batch."""
+    one, two = (two_steps(n, tmp_path / f"{n}.npz") for n in (1, 2))
+    assert one.keys() == two.keys()
+    assert len(one) > 50
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=TOLERANCE)

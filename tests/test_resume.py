@@ -1,0 +1,133 @@
+"""A run that is killed again and again ends in the weights of one that is not.
+
+Bit for bit, on TensorFlow and JAX. The processes are forked from one that has only
+imported what it takes, so that ten of them are bearable.
+"""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from drawn import draw_pictures
+
+STEPS = 60
+KILLS = 10
+
+# argv: the settings, then for each run its folder, and seconds until it is killed,
+# "write" for a death inside of a checkpoint's write, or "end".
+SCRIPT = """
+import json, os, random, signal, sys, threading, time
+from galip_keras import callbacks, checkpoints, training
+
+settings = json.loads(sys.argv[1])
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def run(folder, death):
+    if death == "write":
+        # The third file that is synced: weights are there, the renaming is to come.
+        synced, sync = [], checkpoints._sync
+        def sync_or_die(path):
+            synced.append(path)
+            return die() if len(synced) == 3 else sync(path)
+        checkpoints._sync = sync_or_die
+    elif death != "end":
+        # Counted from the first step, which compiles.
+        class Timer(callbacks.Progress):
+            def on_train_batch_end(self, batch, logs=None):
+                if self._bar.n == self._bar.initial:
+                    timer = threading.Timer(float(death), die)
+                    timer.daemon = True
+                    timer.start()
+                super().on_train_batch_end(batch, logs)
+        training.Progress = Timer
+    training.train(run=folder, resume=True, **settings)
+
+for folder, death in zip(sys.argv[2::2], sys.argv[3::2]):
+    child = os.fork()
+    if child == 0:
+        try:
+            run(folder, death)
+            os._exit(0)
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    print(folder, death, code, flush=True)
+    if code not in (0, -9):
+        sys.exit(1)
+"""
+
+
+def run(settings, deaths, log):
+    command = [sys.executable, "-c", SCRIPT, json.dumps(settings)]
+    command += [str(x) for death in deaths for x in death]
+    root = pathlib.Path(__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    with open(log, "w") as file:
+        result = subprocess.run(
+            command, env=env, stdout=subprocess.PIPE, stderr=file, text=True
+        )
+    assert result.returncode == 0, textwrap.shorten(log.read_text()[-3000:], 3000)
+    return [int(line.split()[-1]) for line in result.stdout.splitlines()]
+
+
+def contents(folder):
+    """Every number in the last checkpoint of a run."""
+    checkpoint = folder / "checkpoints" / f"step_{STEPS:08d}"
+    found = json.loads((checkpoint / "state.json").read_text())
+    found.pop("sha256")
+    with h5py.File(checkpoint / "model.weights.h5") as file:
+        file.visititems(
+            lambda name, x: found.update({name: x[()]} if hasattr(x, "shape") else {})
+        )
+    return found
+
+
+def metrics(folder):
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [
+        {k: v for k, v in line.items() if k != "pictures_per_second"} for line in lines
+    ]
+
+
+@pytest.mark.backend("tensorflow", "jax")
+def test_ten_kills_change_nothing(tmp_path):
+    settings = {
+        "dataset": f"folder:{draw_pictures(tmp_path / 'circles')}",
+        "data_dir": str(tmp_path / "prepared"),
+        "preset": "galip_tiny",
+        "batch_size": 2,
+        "steps": STEPS,
+        "save_every": 4,
+        "sample_every": 10,
+        "report_every": 5,
+        "augmentation": ["color"],
+    }
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    chance = random.Random(0)
+    moments = [round(chance.uniform(0, 1.5), 3) for _ in range(KILLS - 1)]
+    moments.insert(chance.randrange(KILLS), "write")
+    deaths = [(whole, "end"), *((killed, moment) for moment in moments)]
+    codes = run(settings, [*deaths, (killed, "end")], tmp_path / "log")
+    assert codes[0] == codes[-1] == 0
+    # It may have come to its end before its last death.
+    assert codes[1:-1].count(-signal.SIGKILL) >= KILLS // 2
+    expected, actual = contents(whole), contents(killed)
+    assert expected.keys() == actual.keys()
+    for name in expected:
+        np.testing.assert_array_equal(actual[name], expected[name], name)
+    assert metrics(killed) == metrics(whole)
+    assert keras.backend.backend() in (killed / "config.json").read_text()

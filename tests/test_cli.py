@@ -247,6 +247,24 @@ def training(command, run, stderr):
             process.kill()
 
 
+def test_exit_codes_of_training(galip, tmp_path):
+    dataset = f"folder:{draw_pictures(tmp_path / 'circles')}"
+    command = [
+        "train", "--dataset", dataset, "--preset", "galip_tiny", "--batch-size", "2",
+        "--run", tmp_path / "run", "--data-dir", tmp_path / "prepared",
+        "--report-every", "1", "--steps", "50", "--resume",
+    ]  # fmt: skip
+    code, output, errors = galip(*command, "--max-hours", "1e-9")
+    assert (code, output) == (75, "")
+    assert errors.endswith(
+        "Stopped by --max-hours at step 1 of 50, all saved. The same command with "
+        "--resume goes on.\n"
+    )
+    code, output, errors = galip(*command, "--generator-lr", "1e30")
+    assert (code, output) == (1, "")
+    assert "Error: stopped at step 1 of 50, since training went wrong: not a" in errors
+
+
 # In processes that each start and compile; in one process test_training.py resumes on
 # every backend.
 @pytest.mark.backend("tensorflow")

@@ -17,11 +17,15 @@ FLOORS = [
     "mate_g",
     "mate_d",
     "losses",
+    "augmentation",
     "gan",
     "text_to_image",
     "datasets",
     "metrics",
+    "journal",
+    "guard",
     "callbacks",
+    "checkpoints",
     "training",
     "convert",
     "export",
@@ -34,8 +38,14 @@ ROOMS = {
     "jax": {"backend/jax.py", "convert.py"},
     "torch": {"backend/torch.py", "convert.py"},
 }
-# `noise` is TensorFlow's on every backend; it loads it when it is called.
-LAZY = {("text_to_image.py", "tensorflow")}
+# Loaded when they are called: `noise`, which is TensorFlow's on every backend, and what
+# is about the devices of each.
+LAZY = {
+    ("text_to_image.py", "tensorflow"),
+    ("backend/devices.py", "tensorflow"),
+    ("backend/devices.py", "jax"),
+    ("backend/devices.py", "torch"),
+}
 
 
 def python_files(folder):

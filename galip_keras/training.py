@@ -64,10 +64,12 @@ _DISCRIMINATOR = "discriminator.weights.h5"
 # Pictures that are sampled and compared with real ones as training goes on.
 _SAMPLES = 64
 
-# Tensors of its size that a generator block, and a layer of CLIP, leaves for the way
-# back, from the peaks that benchmarks/train_step.py measured.
-_TENSORS_A_BLOCK = 10
+# What fits the peaks that benchmarks/train_step.py measured: tensors of its size that a
+# generator block, and a layer of CLIP, leaves for the way back, and what the libraries
+# take for themselves.
+_TENSORS_A_BLOCK = 15
 _TENSORS_A_LAYER = 12
+_LIBRARIES_GIB = 1.5
 
 # After so many rollbacks another one will not help.
 _MOST_ROLLBACKS = 3
@@ -579,7 +581,8 @@ def _memory(settings, model):
     pictures = settings["batch_size"] // settings["num_devices"] // devices.process()[1]
     activations = pictures * _activations(generator, clip)
     size = 4 if settings["precision"] == "float32" else 2
-    return {"memory_gib": round((4 * numbers + size * activations) / 2**30, 2)}
+    gib = (4 * numbers + size * activations) / 2**30 + _LIBRARIES_GIB
+    return {"memory_gib": round(gib, 1)}
 
 
 def _activations(generator, clip):

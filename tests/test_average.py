@@ -121,7 +121,9 @@ def test_real_and_generated_pictures_have_their_own_numbers():
         model.clip.extract_features(model.generator(data["noise"], text)),
         text,
     )
-    plain = {name: float(terms[name]) for name in ("d_real", "d_fake")}
+    plain = {
+        name: float(convert_to_numpy(terms[name])) for name in ("d_real", "d_fake")
+    }
     # Halves leave colours and places as they are.
     numbers = np.full((4, 2, NUM_RANDOM), 0.5, "float32")
     for changed in ((), ("d_real",), ("d_fake",)):

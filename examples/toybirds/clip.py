@@ -3,8 +3,8 @@
 python examples/toybirds/clip.py --out runs/clip
 galip train --dataset toybirds --preset galip_tiny --clip runs/clip
 
-About a quarter of an hour on two cores. It has CLIP's architecture and loss, and it sees
-the pictures as `FrozenCLIP` shows them to GALIP. What it knows are drawn birds.
+About a quarter of an hour on two cores. It sees the pictures as `FrozenCLIP` will show
+them to GALIP, and it knows nothing but these birds.
 """
 
 import json
@@ -24,10 +24,21 @@ from galip_keras.clip import byte_pair_tokenizer, random_clip
 from galip_keras.datasets import pipeline
 from galip_keras.text_to_image import GALIPTextToImagePreprocessor
 
-IMAGE_SIZE = 64
+SIZES = {
+    "image_size": 64,
+    "patch_size": 8,
+    "hidden_dim": 128,
+    "num_layers": 4,
+    "num_heads": 4,
+    "embedding_dim": 64,
+    "text_hidden_dim": 128,
+    "text_num_layers": 2,
+    "text_num_heads": 4,
+}
 # The longest caption has 37 tokens. What follows the end token changes no embedding.
 SEQUENCE_LENGTH = 40
 LEARNING_RATE = 1e-3
+REPORT_EVERY = 50
 GROUP = 100
 
 
@@ -37,6 +48,8 @@ class Contrastive(keras.Model):
     def __init__(self, clip):
         super().__init__()
         self.clip = clip
+        # A `FrozenCLIP` freezes itself.
+        self.clip.trainable = True
 
     def call(self, batch):
         _, images = self.clip.extract_features_and_embed(batch["images"])
@@ -44,19 +57,15 @@ class Contrastive(keras.Model):
         # CLIP's own head: cosines, times a scale that is learnt.
         return self.clip.clip.clip_head(images, sentences)
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        matches = ops.arange(ops.shape(y_pred[0])[0])
-        losses = [
-            keras.losses.sparse_categorical_crossentropy(matches, logits, True)
-            for logits in y_pred
-        ]
-        return ops.mean(ops.stack(losses))
+    def compute_loss(self, x, y, logits, sample_weight=None, training=True):
+        logits = ops.concatenate(logits)
+        matches = ops.tile(ops.arange(ops.shape(logits)[1]), 2)
+        losses = keras.losses.sparse_categorical_crossentropy(matches, logits, True)
+        return ops.mean(losses)
 
 
 class Report(keras.callbacks.Callback):
-    """Tells the loss on standard error after each epoch, and stops at the last step."""
+    """Tells the loss on standard error after each epoch; stops at the last step."""
 
     def __init__(self, steps):
         super().__init__()
@@ -73,53 +82,44 @@ class Report(keras.callbacks.Callback):
 
 
 def learn_merges(captions, count=500):
-    """The commonest byte pairs; fewer where every word is a single token before."""
+    """The commonest byte pairs, or fewer that make a single token of every word."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=512 + count, end_of_word_suffix="</w>", show_progress=False
     )
     tokenizer.train_from_iterator(captions, trainer)
-    return [
-        " ".join(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]
-    ]
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    return [" ".join(pair) for pair in merges]
 
 
 def build_clip(vocabulary_size, seed):
-    """A `keras_hub.models.CLIPBackbone` of random weights and its own vocabulary."""
-    drawn, _ = random_clip(
-        image_size=IMAGE_SIZE,
-        patch_size=8,
-        hidden_dim=128,
-        num_layers=4,
-        num_heads=4,
-        embedding_dim=64,
-        text_hidden_dim=128,
-        text_num_layers=2,
-        text_num_heads=4,
-        seed=seed,
-    )
+    """What `random_clip` builds, with another vocabulary and smaller embeddings."""
+    drawn, _ = random_clip(**SIZES, seed=seed)
     config = drawn.get_config()
     config["text_encoder"]["config"]["vocabulary_size"] = vocabulary_size
     clip = keras_hub.models.CLIPBackbone.from_config(config)
-    # Keras' own first weights are so small that attention takes long to begin.
-    for weight, other in zip(clip.weights, drawn.weights):
-        is_same = weight.shape == other.shape
-        weight.assign(other if is_same else keras.random.normal(weight.shape))
+    for weight, unit in zip(clip.weights, drawn.weights):
+        if weight.shape != unit.shape:
+            unit = keras.random.normal(weight.shape)
+        # OpenAI's scale. Of unit variance, the position of its end would be nearly all
+        # that a sentence's first embedding tells, and no colour would ever be learnt.
+        is_embedding = weight.path.endswith(("embeddings", "class_embedding"))
+        weight.assign(0.02 * unit if is_embedding else unit)
     return clip
 
 
 def retrieval(model, preprocessor, builder):
-    """How often a picture finds its full caption among 100, and a caption its picture.
+    """How often a picture finds its caption among 100, and a caption its picture.
 
-    The means over all groups of 100 of the test split. The full caption is a bird's
-    first one, which names every attribute; "a red bird" would fit ten of 100 pictures.
+    Means over all groups of 100 in the test split. The captions are those that name
+    every attribute: "a red bird" would be true of ten pictures.
     """
+    size = SIZES["image_size"]
 
     def example(record):
-        image = tf.image.resize_with_crop_or_pad(
-            tf.io.decode_jpeg(record["image"], ratio=2), IMAGE_SIZE, IMAGE_SIZE
-        )
+        image = tf.io.decode_jpeg(record["image"], channels=3, ratio=2)
+        image = tf.image.resize_with_crop_or_pad(image, size, size)
         return tf.cast(image, tf.float32) / 127.5 - 1.0, record["captions"][0]
 
     records = pipeline.records(builder, pipeline.shards(builder, "test"))
@@ -133,8 +133,8 @@ def retrieval(model, preprocessor, builder):
 
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
-@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True)
-@click.option("--batch-size", type=click.IntRange(2), default=128, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=2000, show_default=True)
+@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 def main(out, steps, batch_size, data_dir, seed):
@@ -146,31 +146,31 @@ def main(out, steps, batch_size, data_dir, seed):
     captions = [c.decode() for r in records.as_numpy_iterator() for c in r["captions"]]
     tokenizer = byte_pair_tokenizer(learn_merges(captions))
     preprocessor = GALIPTextToImagePreprocessor(tokenizer, SEQUENCE_LENGTH)
-    clip = FrozenCLIP(
-        build_clip(tokenizer.vocabulary_size(), seed), feature_layers=(3,)
-    )
-    clip.trainable = True
-    model = Contrastive(clip)
+    clip = build_clip(tokenizer.vocabulary_size(), seed)
+    model = Contrastive(FrozenCLIP(clip, feature_layers=(SIZES["num_layers"] - 1,)))
     warm_up = steps // 10
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
     )
-    model.compile(keras.optimizers.Adam(rate))
+    model.compile(keras.optimizers.Adam(rate, beta_2=0.98, global_clipnorm=1.0))
     batches = pipeline.training_batches(
-        builder, preprocessor, crop_size=IMAGE_SIZE, batch_size=batch_size, seed=seed
+        builder,
+        preprocessor,
+        crop_size=SIZES["image_size"],
+        batch_size=batch_size,
+        seed=seed,
     )
-    epochs = -(-steps // 50)
     model.fit(
         batches,
-        epochs=epochs,
-        steps_per_epoch=50,
+        epochs=-(-steps // REPORT_EVERY),
+        steps_per_epoch=REPORT_EVERY,
         shuffle=False,
         verbose=0,
         callbacks=[Report(steps)],
     )
     found = retrieval(model, preprocessor, builder)
     say(f"test: captions found {found[0]:.1%}, pictures found {found[1]:.1%}")
-    clip.clip.save_to_preset(str(out))
+    clip.save_to_preset(str(out))
     tokenizer.save_to_preset(str(out))
 
 

@@ -67,6 +67,7 @@ def measure(args):
     import keras
 
     from galip_keras import GALIP, MateD, datasets
+    from galip_keras.backend import devices
     from galip_keras.datasets import embeddings
     from galip_keras.datasets.pipeline import training_batches
     from galip_keras.text_to_image import build
@@ -84,7 +85,11 @@ def measure(args):
         )
         files = embeddings.cache(builder, generator.clip, model.preprocessor)
         set_precision(model.backbone, args.precision)
-        gan = GALIP(generator, MateD.for_clip(generator.clip, dtype=args.precision))
+        discriminator = MateD.for_clip(generator.clip, dtype=args.precision)
+        # As `galip train` does it.
+        if devices.is_cpu():
+            devices.repeatable()
+        gan = GALIP(generator, discriminator, average=True)
         gan.compile()
         batches = training_batches(
             builder,
@@ -93,6 +98,7 @@ def measure(args):
             batch_size=args.batch_size,
             seed=0,
             embeddings=files,
+            latent_dim=generator.latent_dim,
         ).as_numpy_iterator()
         waits, steps = [], []
         for _ in range(1 + (2 if args.quick else args.steps)):

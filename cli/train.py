@@ -135,8 +135,8 @@ _UNFINISHED = 75
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    metavar="UPDATES",
-    help="Updates in which the learning rates rise from 0.",
+    metavar="STEPS",
+    help="Steps in which the learning rates rise from 0.",
 )
 @click.option(
     "--average",
@@ -263,8 +263,8 @@ def train(dry_run, **settings):
     if result.collapse:
         raise click.ClickException(
             f"stopped at step {result.step} of {result.steps}, since training went "
-            f"wrong: {result.collapse}. The best checkpoint and its preset are in "
-            f"{result.folder}."
+            f"wrong: {result.collapse}. The checkpoints before that are in "
+            f"{result.folder}, and the best one's preset if there was one."
         )
     if result.signal is not None or result.is_late:
         cause = signal.Signals(result.signal).name if result.signal else "--max-hours"

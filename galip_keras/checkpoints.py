@@ -62,7 +62,9 @@ class Checkpoint(EverySteps):
 
     def on_train_batch_end(self, batch, logs=None):
         super().on_train_batch_end(batch, logs)
-        if time.monotonic() >= self._saved_at + self.every_seconds:
+        # Several processes would not agree about the time.
+        is_late = time.monotonic() >= self._saved_at + self.every_seconds
+        if is_late and devices.process()[1] == 1:
             self.save(self.model)
 
     def on_step(self, model):
@@ -146,6 +148,8 @@ class Checkpoint(EverySteps):
         if best:
             last = _step(best[-1])
             self._remove([path for path in self._paths("step") if _step(path) > last])
+        # The others are not to read what is about to go.
+        devices.highest(0)
         return bool(self._paths())
 
     def _write(self, kind, model):

@@ -170,15 +170,15 @@ def train(
             those of the last one, are against the discriminator before its update.
         precision: string. `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
         seed: int. Seed of the first weights, of the noise and of the order of the data.
-        deterministic: bool. Whether to refuse what differs from run to run. Defaults
-            to true on a CPU, where it costs nothing.
+        deterministic: bool. Whether TensorFlow and PyTorch avoid what differs from run
+            to run. Defaults to true on a CPU.
         generator_lr: float. Learning rate of the generator.
         discriminator_lr: float. Learning rate of the discriminator.
         base_batch_size: int. The batch size that the learning rates are meant for: they
             are scaled by the square root of the real one to it. By default they are
             taken as they are.
         schedule: string. `"constant"`, or `"cosine"`: down to 0 at the last step.
-        warmup_steps: int. Updates in which the learning rates rise from 0.
+        warmup_steps: int. Steps in which the learning rates rise from 0.
         average: int. Pictures after which weights count half in the averaged generator,
             which makes the samples and the preset. 0 for none.
         augmentation: sequence of strings out of `augmentation.KINDS`, for small data.
@@ -531,12 +531,11 @@ def _compile(gan, settings, plan, factor):
 
 
 def _schedule(learning_rate, settings, plan):
-    """A learning rate by the number of updates."""
+    """A learning rate by the number of steps, as Keras counts them."""
     warmup = settings["warmup_steps"]
-    updates = math.ceil(plan["total_steps"] / settings["accumulate"])
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup else learning_rate,
-        decay_steps=max(updates - warmup, 1),
+        decay_steps=max(plan["total_steps"] - warmup, 1),
         # What is left at the end.
         alpha=0.0 if settings["schedule"] == "cosine" else 1.0,
         warmup_target=learning_rate if warmup else None,
@@ -660,13 +659,13 @@ def _run(folder, settings, plan, builder, embeddings, model, gan, resume, deadli
                 break
             if not _roll_back(gan, settings, plan, checkpoint, journal):
                 break
-        collapse = guard.reason
-        if collapse and checkpoint.restore_best(gan):
-            say(f"The preset is the best one, of step {training_step(gan)}.")
-        if first < last or not (folder / _PRESET).exists():
+        step, collapse = training_step(gan), guard.reason
+        best = checkpoint.restore_best(gan) if collapse else 0
+        if best:
+            say(f"The preset is the best one, of step {best}.")
+        if best or (not collapse and (first < last or not (folder / _PRESET).exists())):
             _write_preset(folder / _PRESET, model, gan)
     journal.close()
-    step = training_step(gan)
     if collapse or step == last:
         return Run(folder, step, last, collapse=collapse)
     return Run(folder, step, last, interruption.received, interruption.is_late)

@@ -230,7 +230,6 @@ def test_accumulated_steps_make_one_update(run, data, tmp_path):
         ({}, [1, 1, 1, 1]),
         ({"warmup_steps": 20}, [0, 0.5, 1, 1]),
         ({"schedule": "cosine"}, [1, 0.976, 0.5, 0]),
-        ({"accumulate": 2, "schedule": "cosine"}, [1, 0.905, 0, 0]),
     ],
 )
 def test_schedules(changes, expected):
@@ -290,11 +289,10 @@ def test_collapse_continues(collapse, capfd):
 def test_collapse_stops(collapse):
     result = collapse("stop")
     assert result.collapse == "the gradient penalty exploded"
+    assert result.step == 5
     # The best one is what is left, also as the preset.
-    assert result.step in (2, 4)
-    assert f"best_{result.step:08d}" in {
-        path.name for path in (result.folder / "checkpoints").iterdir()
-    }
+    (best,) = (result.folder / "checkpoints").glob("best_*")
+    assert best.name in ("best_00000002", "best_00000004")
     assert events(result.folder) == [("collapse", 5)]
     assert find_preset(result.folder)
 

@@ -1,4 +1,4 @@
-"""Two devices with half a batch each are one with the whole, two processes too."""
+"""Two devices with half a batch each are one with the whole."""
 
 import os
 import pathlib

@@ -1,8 +1,8 @@
 """A run that is killed again and again ends in the weights of one that is not.
 
 Bit for bit. The processes are forked from one that has only imported what it takes, so
-that ten of them are bearable. On JAX each would compile for long: there a run is resumed
-once, in test_training.py, bit for bit as well.
+that ten of them are bearable. On JAX each would compile for long: there a run is
+resumed once, in test_training.py, bit for bit as well.
 """
 
 import json

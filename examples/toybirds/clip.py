@@ -8,6 +8,7 @@ them to GALIP, and it knows nothing but these birds.
 """
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -35,11 +36,21 @@ SIZES = {
     "text_num_layers": 2,
     "text_num_heads": 4,
 }
+# Factors of the first weights, much as in OpenAI's CLIP. Without them the embedding of
+# a sentence tells little but its length at first, and training never gets past the
+# background to the colours.
+SCALES = {
+    "token_embedding": 0.02,
+    "text.*position_embedding": 0.01,
+    "vision.*(position|class)_embedding": 128**-0.5,
+    "vision.*(attention_output|dense_2)/kernel": 8**-0.5,
+    "text.*(attention_output|dense_2)/kernel": 4**-0.5,
+}
 # The longest caption has 37 tokens. What follows the end token changes no embedding.
 SEQUENCE_LENGTH = 40
-LEARNING_RATE = 1e-3
-REPORT_EVERY = 50
-GROUP = 100
+LEARNING_RATE = 6e-4
+EPOCH = 50  # steps
+GROUP = 100  # pictures among which one is to be found
 
 
 class Contrastive(keras.Model):
@@ -64,21 +75,8 @@ class Contrastive(keras.Model):
         return ops.mean(losses)
 
 
-class Report(keras.callbacks.Callback):
-    """Tells the loss on standard error after each epoch; stops at the last step."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.steps = steps
-        self.step = 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        if self.step == self.steps:
-            self.model.stop_training = True
-
-    def on_epoch_end(self, epoch, logs=None):
-        say(f"step {self.step} of {self.steps}: loss {logs['loss']:.3f}")
+def report(epoch, logs):
+    say(f"step {(epoch + 1) * EPOCH}: loss {logs['loss']:.3f}")
 
 
 def learn_merges(captions, count=500):
@@ -94,7 +92,7 @@ def learn_merges(captions, count=500):
 
 
 def build_clip(vocabulary_size, seed):
-    """What `random_clip` builds, with another vocabulary and smaller embeddings."""
+    """What `random_clip` builds, with another vocabulary and smaller first weights."""
     drawn, _ = random_clip(**SIZES, seed=seed)
     config = drawn.get_config()
     config["text_encoder"]["config"]["vocabulary_size"] = vocabulary_size
@@ -102,10 +100,10 @@ def build_clip(vocabulary_size, seed):
     for weight, unit in zip(clip.weights, drawn.weights):
         if weight.shape != unit.shape:
             unit = keras.random.normal(weight.shape)
-        # OpenAI's scale. Of unit variance, the position of its end would be nearly all
-        # that a sentence's first embedding tells, and no colour would ever be learnt.
-        is_embedding = weight.path.endswith(("embeddings", "class_embedding"))
-        weight.assign(0.02 * unit if is_embedding else unit)
+        for path, scale in SCALES.items():
+            if re.search(path, weight.path):
+                unit = scale * unit
+        weight.assign(unit)
     return clip
 
 
@@ -133,13 +131,15 @@ def retrieval(model, preprocessor, builder):
 
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
-@click.option("--steps", type=click.IntRange(min=1), default=2000, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True)
 @click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 def main(out, steps, batch_size, data_dir, seed):
     if out.exists():
         raise click.UsageError(f"{out} exists: give another --out")
+    if steps % EPOCH:
+        raise click.UsageError(f"--steps must be a multiple of {EPOCH}, not {steps}")
     keras.utils.set_random_seed(seed)
     builder = datasets.prepare("toybirds", data_dir)
     records = pipeline.records(builder, pipeline.shards(builder, "train"))
@@ -148,7 +148,7 @@ def main(out, steps, batch_size, data_dir, seed):
     preprocessor = GALIPTextToImagePreprocessor(tokenizer, SEQUENCE_LENGTH)
     clip = build_clip(tokenizer.vocabulary_size(), seed)
     model = Contrastive(FrozenCLIP(clip, feature_layers=(SIZES["num_layers"] - 1,)))
-    warm_up = steps // 10
+    warm_up = min(100, steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
     )
@@ -162,11 +162,11 @@ def main(out, steps, batch_size, data_dir, seed):
     )
     model.fit(
         batches,
-        epochs=-(-steps // REPORT_EVERY),
-        steps_per_epoch=REPORT_EVERY,
+        epochs=steps // EPOCH,
+        steps_per_epoch=EPOCH,
         shuffle=False,
         verbose=0,
-        callbacks=[Report(steps)],
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report)],
     )
     found = retrieval(model, preprocessor, builder)
     say(f"test: captions found {found[0]:.1%}, pictures found {found[1]:.1%}")

@@ -10,6 +10,24 @@ from galip_cli.quiet import quiet_imports
 # What sysexits.h calls EX_TEMPFAIL: nothing is wrong, run it again.
 _UNFINISHED = 75
 
+_COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
+
+
+def _check_processes(context, settings):
+    others = ("num_processes", "process_id")
+    if settings["coordinator"]:
+        if None in (settings[name] for name in others):
+            raise click.UsageError(
+                "--coordinator needs --num-processes and --process-id as well."
+            )
+        if settings["process_id"] >= settings["num_processes"]:
+            raise click.UsageError("--process-id counts from 0 to --num-processes - 1.")
+    # SLURM's variables are there for other reasons, too.
+    elif any(context.get_parameter_source(x) is _COMMAND_LINE for x in others):
+        raise click.UsageError(
+            "--num-processes and --process-id need --coordinator as well."
+        )
+
 
 @click.command()
 @click.option(
@@ -121,7 +139,7 @@ _UNFINISHED = 75
     type=click.IntRange(min=1),
     metavar="N",
     help="The batch size that the learning rates are meant for: scale them by the "
-    "square root of the real one to it.",
+    "square root of the real one, times --accumulate, to it.",
 )
 @click.option(
     "--schedule",
@@ -230,10 +248,11 @@ _UNFINISHED = 75
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Check everything, print the plan as JSON and train nothing. No run folder is "
-    "written.",
+    help="Check everything, print the plan as JSON and train nothing. Nothing is "
+    "written to the run folder.",
 )
-def train(dry_run, **settings):
+@click.pass_context
+def train(context, dry_run, **settings):
     """Train a model on pictures with captions.
 
     Prints the run folder. In it are config.json, checkpoints/, samples/, metrics.jsonl,
@@ -247,13 +266,7 @@ def train(dry_run, **settings):
     """
     if settings["epochs"] is not None and settings["steps"] is not None:
         raise click.UsageError("--epochs and --steps exclude each other: give one.")
-    if settings["coordinator"] and None in (
-        settings["num_processes"],
-        settings["process_id"],
-    ):
-        raise click.UsageError(
-            "--coordinator needs --num-processes and --process-id as well."
-        )
+    _check_processes(context, settings)
     with quiet_imports():
         from galip_keras import training
     result = training.train(dry_run=dry_run, **settings)

@@ -6,14 +6,10 @@ https://arxiv.org/abs/2006.10738).
 
 from keras import ops
 
-# Uniform random numbers that a picture's augmentation takes, of each kind.
-_NUMBERS = {"color": 3, "translation": 2, "cutout": 2}
+KINDS = ("color", "translation", "cutout")
 
-# Every kind there is.
-KINDS = tuple(_NUMBERS)
-
-# Random numbers of a picture, whatever kinds are in use.
-NUM_RANDOM = sum(_NUMBERS.values())
+# Uniform random numbers that a picture takes, whatever kinds are in use.
+NUM_RANDOM = 7
 
 
 def augment(images, numbers, kinds=KINDS):

@@ -29,11 +29,14 @@ class EverySteps(keras.callbacks.Callback):
 
     Args:
         every: int. Steps from one call to the next.
+        last: int. The last training step, which has a call in any case. By default
+            there is none.
     """
 
-    def __init__(self, every):
+    def __init__(self, every, last=None):
         super().__init__()
         self.every = every
+        self.last = last
         self.step = 0
 
     def on_train_begin(self, logs=None):
@@ -42,7 +45,7 @@ class EverySteps(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        if self.step % self.every == 0:
+        if self.step % self.every == 0 or self.step == self.last:
             # On JAX, reading `self.model` is what brings its variables up to date.
             self.on_step(self.model)
 
@@ -62,8 +65,7 @@ class Report(EverySteps):
     """
 
     def __init__(self, every, last, batch_size, journal, guard):
-        super().__init__(every)
-        self.last = last
+        super().__init__(every, last)
         self.batch_size = batch_size
         self.journal = journal
         self.guard = guard
@@ -83,10 +85,6 @@ class Report(EverySteps):
         self.journal.write(self.step, {**figures, **_scalars(model)})
         if self.guard.reason:
             model.stop_training = True
-
-    def on_train_end(self, logs=None):
-        if self.step == self.last and self._reported[1] != self.step:
-            self.on_step(self.model)
 
 
 class Samples(EverySteps):
@@ -120,9 +118,8 @@ class Samples(EverySteps):
         guard,
         save_best,
     ):
-        super().__init__(every)
+        super().__init__(every, last)
         self.folder = Path(folder)
-        self.last = last
         self.text_to_image = text_to_image
         self.pictures = pictures
         self.captions = captions
@@ -131,12 +128,7 @@ class Samples(EverySteps):
         self.save_best = save_best
         self._real = None
 
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        self._done = self.step
-
     def on_step(self, model):
-        self._done = self.step
         images = self._generate()
         columns = int(min(len(images), _SAMPLES_IN_GRID) ** 0.5)
         grid = image_grid(images[: columns**2], columns)
@@ -150,10 +142,6 @@ class Samples(EverySteps):
             self.save_best(model)
         if self.guard.reason:
             model.stop_training = True
-
-    def on_train_end(self, logs=None):
-        if self.step == self.last and self._done != self.step and not self.guard.reason:
-            self.on_step(self.model)
 
     def _generate(self):
         batches = [

@@ -1,6 +1,7 @@
 """What a run tells: `metrics.jsonl`, TensorBoard and Weights & Biases."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -41,14 +42,12 @@ class Journal:
         self.rewind(step)
 
     def rewind(self, step):
-        """Takes out the figures of later steps. What happened at them stays."""
+        """Takes out the figures and warnings of later steps. Other events stay."""
         path = self.folder / _METRICS
         if not self._is_main or not path.exists():
             return
-        lines = path.read_text().splitlines(keepends=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(x for x in lines if _is_before(x, step)))
-        os.replace(temporary, path)
+        lines = path.read_text().splitlines()
+        write_text(path, "".join(f"{x}\n" for x in lines if _stays(x, step)))
 
     def write(self, step, figures):
         """Writes figures, a dict of floats by name."""
@@ -85,17 +84,36 @@ class Journal:
                 self._wandb.finish()
 
     def _append(self, line):
+        # JSON has no word for what is not finite.
+        line = {k: None if _is_infinite(v) else v for k, v in line.items()}
         with open(self.folder / _METRICS, "a") as file:
             file.write(f"{json.dumps(line)}\n")
 
 
-def _is_before(line, step):
+def write_text(path, text):
+    """Writes a file beside its place, and moves it there once it is complete.
+
+    Args:
+        path: `pathlib.Path`.
+        text: string.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _stays(line, step):
     try:
         content = json.loads(line)
-        return content["step"] <= step or "event" in content
+        # A warning comes again when the same steps are done again.
+        return content["step"] <= step or content.get("event", "warning") != "warning"
     except (ValueError, KeyError, TypeError):
         # The line that a crash cut off.
         return False
+
+
+def _is_infinite(value):
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def check_wandb():

@@ -35,7 +35,7 @@ from galip_keras.checkpoints import Checkpoint, write_folder
 from galip_keras.clip import first_words
 from galip_keras.gan import GALIP, adam
 from galip_keras.guard import Guard
-from galip_keras.journal import Journal, check_wandb
+from galip_keras.journal import Journal, check_wandb, write_text
 from galip_keras.mate_d import MateD
 from galip_keras.text_to_image import (
     ARCHITECTURES,
@@ -175,8 +175,8 @@ def train(
         generator_lr: float. Learning rate of the generator.
         discriminator_lr: float. Learning rate of the discriminator.
         base_batch_size: int. The batch size that the learning rates are meant for: they
-            are scaled by the square root of the real one to it. By default they are
-            taken as they are.
+            are scaled by the square root of the real one, `batch_size * accumulate`, to
+            it. By default they are taken as they are.
         schedule: string. `"constant"`, or `"cosine"`: down to 0 at the last step.
         warmup_steps: int. Steps in which the learning rates rise from 0.
         average: int. Pictures after which weights count half in the averaged generator,
@@ -200,7 +200,7 @@ def train(
         num_processes: int. How many they are.
         process_id: int. Which of them this is, from 0.
         dry_run: bool. Check everything and train nothing. The data set is prepared, but
-            no run folder is written.
+            nothing is written to the run folder.
 
     Returns:
         A `Run`, or the plan as a dict where `dry_run` is true.
@@ -253,8 +253,10 @@ def train(
     }
     _check_settings(settings)
     folder = Path(run or Path("runs", _dataset_name(dataset))).absolute()
-    if devices.is_main() and not dry_run:
-        _open(folder, settings, resume)
+    if devices.is_main():
+        _check_folder(folder, settings, resume)
+        if not dry_run:
+            _make_folder(folder)
     if init:
         find_preset(init)
     if deterministic or (deterministic is None and devices.is_cpu()):
@@ -265,7 +267,8 @@ def train(
         model = _model(settings)
         plan = _plan(settings, builder)
         if dry_run:
-            sizes = {**describe(model), **_memory(settings, model)}
+            with devices.use(num_devices):
+                sizes = {**describe(model), **_memory(settings, model)}
             return {"run": str(folder), **settings, **plan, **sizes}
         _warn_of_random_clip(settings)
         if devices.is_main():
@@ -424,19 +427,21 @@ def _check_settings(settings):
         check_wandb()
 
 
-def _open(folder, settings, resume):
-    """Makes sure that the run folder can be written and may be."""
+def _make_folder(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        is_empty = next(folder.iterdir(), None) is None
     except OSError as error:
         raise OSError(
             f"the run folder {folder} cannot be written ({error.strerror}): "
             "give another --run"
         ) from error
-    if is_empty:
+
+
+def _check_folder(folder, settings, resume):
+    """Makes sure that nothing in the run folder would be lost."""
+    if not folder.is_dir() or next(folder.iterdir(), None) is None:
         return
     if not resume:
         raise ValueError(
@@ -516,7 +521,8 @@ def _assemble(model, settings, plan):
 def _compile(gan, settings, plan, factor):
     """Gives a GAN new optimizers, with learning rates times a factor."""
     if settings["base_batch_size"]:
-        factor *= math.sqrt(settings["batch_size"] / settings["base_batch_size"])
+        pictures = settings["batch_size"] * settings["accumulate"]
+        factor *= math.sqrt(pictures / settings["base_batch_size"])
     optimizers = [
         adam(
             _schedule(settings[f"{network}_lr"] * factor, settings, plan),
@@ -607,26 +613,23 @@ def _write_start(folder, settings, builder):
         "backend": keras.backend.backend(),
     }
     (folder / "checkpoints").mkdir(exist_ok=True)
-    _write_text(
-        folder / _CONFIG, json.dumps({**settings, "versions": versions}, indent=2)
-    )
+    config = json.dumps({**settings, "versions": versions}, indent=2)
+    write_text(folder / _CONFIG, f"{config}\n")
     report = folder / "data_report.txt"
     if not report.exists():
         lines = datasets.report(builder)
         for line in lines:
             say(f"Data: {line}")
-        _write_text(report, "\n".join(lines) or "nothing was left out")
-
-
-def _write_text(path, text):
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(f"{text}\n")
-    os.replace(temporary, path)
+        text = "\n".join(lines) or "nothing was left out"
+        write_text(report, f"{text}\n")
 
 
 def _run(folder, settings, plan, builder, embeddings, model, gan, resume, deadline):
-    goes_on = settings["on_collapse"] == "continue"
-    guard = Guard(goes_on, warn=lambda reason: say(f"Warning: {reason}."))
+    def warn(reason):
+        say(f"Warning: {reason}.")
+        journal.tell(training_step(gan), "warning", reason=reason)
+
+    guard = Guard(settings["on_collapse"] == "continue", warn)
     checkpoint = Checkpoint(folder / "checkpoints", settings["save_every"], guard)
     first, last = checkpoint.restore(gan), plan["total_steps"]
     if guard.state["learning_rate_factor"] != 1:
@@ -641,16 +644,14 @@ def _run(folder, settings, plan, builder, embeddings, model, gan, resume, deadli
     model = _averaged(model, gan)
     journal = Journal(folder, first, settings, settings["wandb"])
     with Interruption(deadline) as interruption:
-        while training_step(gan) < last:
-            callbacks = [
-                *_callbacks(
-                    folder, settings, last, builder, model, journal, checkpoint
-                ),
-                interruption,
-            ]
-            step = training_step(gan)
+        callbacks = []
+        if first < last:
+            callbacks = _callbacks(
+                folder, settings, last, builder, model, journal, checkpoint
+            )
+        while (step := training_step(gan)) < last:
             batches = _batches(settings, builder, embeddings, model, step)
-            _fit(settings, plan, batches, gan, callbacks)
+            _fit(settings, plan, batches, gan, [*callbacks, interruption])
             if not guard.reason:
                 break
             say(f"Training went wrong: {guard.reason}.")

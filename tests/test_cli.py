@@ -88,6 +88,8 @@ def test_group_help_without_arguments(galip):
         ["train"],
         ["train", "--dataset", "folder:x", "--epochs", "1", "--steps", "1"],
         ["train", "--dataset", "folder:x", "--steps", "0"],
+        ["train", "--dataset", "folder:x", "--num-processes", "2"],
+        ["train", "--dataset", "folder:x", "--coordinator", "localhost:1"],
         ["sample", "--model", "galip_tiny"],
         ["sample", " ", "--model", "galip_tiny"],
         ["sample", "an owl"],

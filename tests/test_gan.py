@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny
 from keras.ops import convert_to_numpy
+from tiny import values
 
 from galip_keras import GALIP
 from galip_keras.training import set_precision
@@ -17,10 +18,6 @@ LOSSES = {
     "g_adversarial",
     "similarity",
 }
-
-
-def values(variables):
-    return [convert_to_numpy(v).copy() for v in variables]
 
 
 def changed(before, variables):
@@ -214,12 +211,18 @@ def test_mixed_precision_trains_for_200_steps(precision):
         assert 180 < int(optimizer.iterations) <= 200
 
 
-def test_overflow_skips_the_step_and_halves_the_scale(tmp_path):
+@pytest.fixture
+def overflowing():
+    """A model whose discriminator's scaled gradients overflow in float16."""
     model = tiny.gan()
     set_precision(model, "mixed_float16")
     model.compile()
-    optimizer = model.optimizer.discriminator
-    optimizer.dynamic_scale.assign(2.0**60)
+    model.optimizer.discriminator.dynamic_scale.assign(2.0**60)
+    return model
+
+
+def test_overflow_skips_the_step_and_halves_the_scale(overflowing, tmp_path):
+    model, optimizer = overflowing, overflowing.optimizer.discriminator
     before = values(model.discriminator.trainable_variables)
     model.fit(tiny.batch(), batch_size=4, verbose=0)
     assert not any(changed(before, model.discriminator.trainable_variables))
@@ -241,3 +244,17 @@ def test_evaluation_and_prediction_do_not_train(model):
     )
     assert images.shape == (4, 32, 32, 3)
     assert not any(changed(before, model.trainable_variables))
+
+
+def test_steps_that_loss_scaling_skips_count(overflowing):
+    model, optimizer = overflowing, overflowing.optimizer.discriminator
+    before = values(model.discriminator.trainable_variables)
+    history = model.fit(tiny.batch(), batch_size=4, verbose=0).history
+    assert not np.isfinite(history["d_gradient_norm"][0])
+    assert not any(changed(before, model.discriminator.trainable_variables))
+    assert int(optimizer.inner_optimizer.iterations) == 0
+    assert int(model.step) == 1
+    optimizer.dynamic_scale.assign(2.0**10)
+    model.fit(tiny.batch(), batch_size=4, verbose=0)
+    assert int(optimizer.inner_optimizer.iterations) == 1
+    assert int(model.step) == 2

@@ -84,6 +84,29 @@ def test_rewind_drops_a_half_written_last_line(journal, tmp_path, cut):
     assert lines(tmp_path) == [{"step": 1, **FIGURES}, {"step": 6, **FIGURES}]
 
 
+def test_rewind_completes_a_line_without_its_end(journal, tmp_path):
+    journal.write(1, FIGURES)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().rstrip("\n"))
+    journal.rewind(5)
+    journal.write(6, FIGURES)
+    assert lines(tmp_path) == [{"step": 1, **FIGURES}, {"step": 6, **FIGURES}]
+
+
+def test_warnings_come_again_after_a_rewind(journal, tmp_path):
+    for step in (1, 3):
+        journal.tell(step, "warning", reason="the samples collapsed")
+    journal.tell(3, "collapse")
+    journal.rewind(2)
+    found = [(line["step"], line["event"]) for line in lines(tmp_path)]
+    assert found == [(1, "warning"), (3, "collapse")]
+
+
+def test_what_is_not_finite_is_still_json(journal, tmp_path):
+    journal.write(1, {"d_real": float("nan"), "d_gradient_norm": float("inf")})
+    assert lines(tmp_path) == [{"step": 1, "d_real": None, "d_gradient_norm": None}]
+
+
 def test_tensorboard_reads_figures_as_they_are_written(journal, tmp_path):
     journal.write(50, FIGURES)
     journal.write(100, {"d_real": 0.25})

@@ -26,7 +26,7 @@ KILLS = 10
 # argv: the settings, then for each run its folder, and seconds until it is killed,
 # "write" for a death inside of a checkpoint's write, or "end".
 SCRIPT = """
-import json, os, random, signal, sys, threading, time
+import json, os, signal, sys, threading, traceback
 from galip_keras import callbacks, checkpoints, training
 
 settings = json.loads(sys.argv[1])
@@ -61,7 +61,6 @@ for folder, death in zip(sys.argv[2::2], sys.argv[3::2]):
             run(folder, death)
             os._exit(0)
         except BaseException:
-            import traceback
             traceback.print_exc()
             os._exit(1)
     _, status = os.waitpid(child, 0)
@@ -87,7 +86,7 @@ def run(settings, deaths, log):
 
 def contents(folder):
     """Every number in the last checkpoint of a run."""
-    checkpoint = folder / "checkpoints" / f"step_{STEPS:08d}"
+    checkpoint = max(folder.glob("checkpoints/step_????????"))
     found = {"state": json.loads((checkpoint / "state.json").read_text())}
     with h5py.File(checkpoint / "model.weights.h5") as file:
         file.visititems(

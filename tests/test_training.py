@@ -246,10 +246,10 @@ def test_schedules(changes, expected):
 
 @once
 def test_learning_rates_by_the_batch_size(settings, tmp_path):
-    changes = {"base_batch_size": 8, "report_every": 1}
+    changes = {"base_batch_size": 16, "accumulate": 2, "report_every": 1}
     result = train(**{**settings, **changes}, steps=1, run=tmp_path / "run")
     line = json.loads((result.folder / "metrics.jsonl").read_text().splitlines()[0])
-    # Two pictures instead of eight.
+    # Two pictures twice instead of sixteen.
     assert line["g_learning_rate"] == pytest.approx(0.5e-4)
     assert line["d_learning_rate"] == pytest.approx(2e-4)
 
@@ -292,6 +292,7 @@ def test_collapse_continues(collapse, capfd):
     result = collapse("continue")
     assert (result.step, result.collapse) == (6, None)
     assert "Warning: the gradient penalty exploded." in capfd.readouterr().err
+    assert events(result.folder) == [("warning", 5)]
 
 
 @once
@@ -403,6 +404,17 @@ def test_dry_run_writes_no_run_folder(settings, tmp_path):
     # Weights, gradients, two moments and the average are the least.
     assert plan["memory_gib"] > 5 * 4 * plan["generator_parameters"] / 2**30
     json.dumps(plan)
+
+
+def test_dry_run_looks_at_folder_and_devices(copy, settings):
+    with pytest.raises(ValueError, match="is not empty"):
+        train(**settings, steps=4, run=copy, dry_run=True)
+    before = (copy / "config.json").read_bytes()
+    plan = train(**settings, steps=5, run=copy, resume=True, dry_run=True)
+    assert plan["total_steps"] == 5
+    assert (copy / "config.json").read_bytes() == before
+    with pytest.raises(ValueError, match=r"2 devices were asked|on one device"):
+        train(**settings, steps=4, num_devices=2, dry_run=True)
 
 
 def test_preset_with_clip_is_refused(run):

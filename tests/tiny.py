@@ -1,6 +1,7 @@
 """A tiny GALIP whose weights follow from a seed, the same on every backend."""
 
 import numpy as np
+from keras.ops import convert_to_numpy
 
 from galip_keras import GALIP, FrozenCLIP, MateD, MateG
 from galip_keras.clip import random_clip
@@ -54,3 +55,8 @@ def batch(size=4, seed=1, image_size=32, noise=True):
     data["images"] = data["images"].astype("float32")
     data["token_ids"] = data["token_ids"].astype("int32")
     return data
+
+
+def values(variables):
+    """Copies of the values of variables, as arrays."""
+    return [convert_to_numpy(v).copy() for v in variables]

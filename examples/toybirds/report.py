@@ -1,0 +1,73 @@
+"""Draws what a run on the toy birds did: its curves, and its samples beside real birds.
+
+python examples/toybirds/report.py runs/toybirds --out report
+
+It needs matplotlib.
+"""
+
+import json
+from pathlib import Path
+
+import click
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from galip_keras import datasets
+from galip_keras.callbacks import image_grid
+from galip_keras.datasets.pipeline import fixed_pictures
+
+CURVES = {
+    "losses of the discriminator": ("d_real", "d_mismatch", "d_fake"),
+    "gradient penalty": ("gradient_penalty",),
+    "adversarial loss of the generator": ("g_adversarial",),
+    "similarity to the caption": ("similarity", "clip_score"),
+    "distance of 64 samples from 64 real birds": ("cmmd",),
+    "norms of the gradients": ("d_gradient_norm", "g_gradient_norm"),
+}
+COLUMNS = 4
+
+
+def draw_curves(lines, path):
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 3, figsize=(12, 6), layout="constrained")
+    for axis, (title, names) in zip(axes.flat, CURVES.items()):
+        axis.set_title(title, fontsize="medium")
+        axis.set_xlabel("step")
+        for name in names:
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            axis.plot(*zip(*points), label=name)
+        axis.legend(fontsize="small")
+    figure.savefig(path)
+
+
+def join(grids):
+    """Grids beside each other, with a white line between."""
+    line = np.full((grids[0].shape[0], 4, 3), 255, np.uint8)
+    parts = [part for grid in grids for part in (line, grid)]
+    return Image.fromarray(np.concatenate(parts[1:], axis=1))
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.argument("run", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
+@click.option("--steps", default="100,300,1000", show_default=True)
+@click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
+def main(run, out, steps, data_dir):
+    out.mkdir(parents=True, exist_ok=True)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    draw_curves([json.loads(line) for line in lines], out / "curves.png")
+    names = [f"step_{int(step):06d}.png" for step in steps.split(",")]
+    grids = [np.asarray(Image.open(run / "samples" / name)) for name in names]
+    size = grids[0].shape[0] // COLUMNS
+    builder = datasets.prepare("toybirds", data_dir)
+    pictures, captions = fixed_pictures(builder, COLUMNS**2, size)
+    real = np.asarray(image_grid(pictures, COLUMNS))
+    join([*grids, real]).save(out / "samples.png")
+    click.echo("\n".join(f"- {caption}" for caption in captions))
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,8 @@ import os
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# As many processes as cores: more threads would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Many tests compile the same training step, some of them in processes of their own.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "galip-test-jax")
@@ -17,6 +19,18 @@ import pytest
 @pytest.fixture(autouse=True)
 def _seeds():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module")
+def less_to_compile():
+    """`galip_tiny` is `tiny.ARCHITECTURE`."""
+    import tiny
+
+    from galip_keras.text_to_image import ARCHITECTURES
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "galip_tiny", tiny.ARCHITECTURE)
+        yield
 
 
 @pytest.fixture
@@ -38,7 +52,8 @@ def galip(capfd):
 def pytest_collection_modifyitems(items):
     # What takes longest comes first. A process never gives the memory of full-size
     # models back, and two of those do not fit: these tests are one module.
-    items.sort(key=lambda item: "full_size" not in item.keywords)
+    markers = ("full_size", "slow")
+    items.sort(key=lambda item: [m not in item.keywords for m in markers])
 
 
 def pytest_runtest_setup(item):

@@ -39,6 +39,7 @@ def test_list_names_all_and_says_what_is_prepared(galip, tmp_path, pictures):
     assert f"prepared in {path}" in output
 
 
+@pytest.mark.usefixtures("less_to_compile")
 def test_prepare_inspect_and_train(galip, tmp_path, pictures):
     data = (f"folder:{pictures}", "--data-dir", tmp_path / "data")
     code, output, errors = galip("data", "inspect", *data)

@@ -37,7 +37,7 @@ with devices.use(count) as is_shared:
 np.savez(path, *weights, **{k: v for k, v in losses.items() if "norm" not in k})
 """
 
-pytestmark = pytest.mark.backend("tensorflow", "jax")
+pytestmark = [pytest.mark.slow, pytest.mark.backend("tensorflow", "jax")]
 
 
 def environment(**variables):

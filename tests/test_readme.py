@@ -45,6 +45,7 @@ def test_installing_is_what_pyproject_offers():
     assert "KERAS_BACKEND=$backend pytest\n" in (ROOT / ".ci" / "run").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_every_shell_command_and_the_python_example(folder):
     ran = []

@@ -18,18 +18,20 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tiny
 from drawn import draw_pictures
 
 STEPS = 60
 KILLS = 10
 
-# argv: the settings, then for each run its folder, and seconds until it is killed,
-# "write" for a death inside of a checkpoint's write, or "end".
+# argv: the architecture, the settings, then for each run its folder, and seconds until
+# it is killed, "write" for a death inside of a checkpoint's write, or "end".
 SCRIPT = """
 import json, os, signal, sys, threading, traceback
 from galip_keras import callbacks, checkpoints, training
 
-settings = json.loads(sys.argv[1])
+training.ARCHITECTURES["galip_tiny"] = json.loads(sys.argv[1])
+settings = json.loads(sys.argv[2])
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -54,7 +56,7 @@ def run(folder, death):
         training.Progress = Timer
     training.train(run=folder, resume=True, **settings)
 
-for folder, death in zip(sys.argv[2::2], sys.argv[3::2]):
+for folder, death in zip(sys.argv[3::2], sys.argv[4::2]):
     child = os.fork()
     if child == 0:
         try:
@@ -72,7 +74,8 @@ for folder, death in zip(sys.argv[2::2], sys.argv[3::2]):
 
 
 def run(settings, deaths, log):
-    command = [sys.executable, "-c", SCRIPT, json.dumps(settings)]
+    command = [sys.executable, "-c", SCRIPT]
+    command += [json.dumps(tiny.ARCHITECTURE), json.dumps(settings)]
     command += [str(x) for death in deaths for x in death]
     root = pathlib.Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": str(root)}
@@ -102,6 +105,7 @@ def metrics(folder):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_ten_kills_change_nothing(tmp_path):
     settings = {

@@ -14,6 +14,8 @@ from galip_keras.datasets import embeddings
 from galip_keras.guard import Guard
 from galip_keras.training import find_preset, load_model, train
 
+pytestmark = pytest.mark.usefixtures("less_to_compile")
+
 # On the backend that compiles nothing: what is tested is the same on all.
 once = pytest.mark.backend("torch")
 
@@ -82,7 +84,7 @@ def test_run_folder(run):
     assert [name[:-1] for name in checkpoints[:-2]] == ["best_0000000"]
     samples = sorted((run.folder / "samples").iterdir())
     assert [p.name for p in samples] == ["step_000002.png", "step_000004.png"]
-    assert Image.open(samples[0]).size == (4 * 64, 4 * 64)
+    assert Image.open(samples[0]).size == (4 * 32, 4 * 32)
 
 
 def test_config_holds_all_settings(run, settings):
@@ -397,7 +399,7 @@ def test_dry_run_writes_no_run_folder(settings, tmp_path):
         3,
         15,
     )
-    assert plan["image_size"] == 64
+    assert plan["image_size"] == 32
     model = load_model("galip_tiny")
     total = model.backbone.count_params()
     assert plan["generator_parameters"] + plan["clip_parameters_frozen"] == total

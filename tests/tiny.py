@@ -18,6 +18,25 @@ CLIP = {
     "text_num_heads": 2,
 }
 
+# In the place of `galip_tiny`, of which it has the form: a training step that takes
+# less time to compile. Plain values, so that it can be handed to another process.
+ARCHITECTURE = {
+    "clip": "random",
+    "random_clip": {
+        "image_size": 32,
+        "patch_size": 16,
+        "hidden_dim": 16,
+        "num_layers": 2,
+        "num_heads": 2,
+        "embedding_dim": 12,
+        "text_hidden_dim": 16,
+        "text_num_layers": 1,
+        "text_num_heads": 2,
+    },
+    "feature_layers": [0, 1],
+    "generator": {"base_channels": 8, "bridge_channels": 8, "prompt_layers": [1]},
+}
+
 
 def frozen_clip(**kwargs):
     backbone, _ = random_clip(**CLIP)

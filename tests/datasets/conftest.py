@@ -26,7 +26,7 @@ def server(tmp_path):
 
 
 @pytest.fixture
-def train(galip, tmp_path):
+def train(galip, tmp_path, less_to_compile):
     """Trains two steps on a data set by `galip train`. Returns what it told."""
 
     def run(dataset, *options):

@@ -156,6 +156,8 @@ class GALIP(keras.Model):
         self.augmentation = _check_augmentation(augmentation)
         self.seed = seed
 
+    jit_compile = devices.jit_compile
+
     @property
     def clip(self):
         """The `galip_keras.FrozenCLIP` that both networks stand on."""

@@ -7,6 +7,7 @@ from keras import ops
 from keras_hub.models import Backbone, TextToImage, TextToImagePreprocessor
 
 from galip_keras import backend
+from galip_keras.backend import devices
 from galip_keras.clip import FrozenCLIP, load_clip, random_clip
 from galip_keras.mate_g import MateG
 
@@ -218,6 +219,7 @@ class GALIPTextToImage(TextToImage):
         super().__init__(inputs=backbone.input, outputs=backbone.output, **kwargs)
         self.jit_compile = backend.jit_pays(backbone.generator)
 
+    jit_compile = devices.jit_compile
     support_negative_prompts = False
 
     @classmethod

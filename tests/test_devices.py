@@ -61,3 +61,22 @@ def test_two_devices_end_in_the_weights_of_one(tmp_path):
     assert len(one) > 50
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=TOLERANCE)
+
+
+COMPILED = """
+from galip_keras.backend import devices
+devices.repeatable()
+import tiny, warnings
+warnings.simplefilter("error", UserWarning)
+gan = tiny.gan()
+gan.compile(jit_compile=True)
+assert gan.jit_compile
+gan.fit(tiny.batch(), batch_size=4, verbose=0, shuffle=False)
+"""
+
+
+@pytest.mark.backend("tensorflow")
+def test_steps_that_are_repeatable_are_compiled_all_the_same():
+    command = [sys.executable, "-c", COMPILED]
+    env = environment(KERAS_BACKEND="tensorflow")
+    subprocess.run(command, env=env, check=True)

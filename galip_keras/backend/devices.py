@@ -153,6 +153,23 @@ def repeatable():
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
+def _set_jit_compile(model, value):
+    # Keras compiles nothing where TensorFlow is to be deterministic, since XLA lacks
+    # some such ops on a GPU. On a CPU the same program gives the same numbers anyway.
+    if value and is_cpu():
+        model._jit_compile = value
+    else:
+        keras.Model.jit_compile.fset(model, value)
+
+
+# The property of a `keras.Model`, for those whose ops are known.
+jit_compile = property(
+    lambda model: bool(model._jit_compile),
+    _set_jit_compile,
+    doc="Whether steps are compiled.",
+)
+
+
 def _mirrored(num_devices):
     import tensorflow as tf
 

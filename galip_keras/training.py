@@ -69,7 +69,7 @@ _SAMPLES = 64
 # take for themselves.
 _TENSORS_A_BLOCK = 15
 _TENSORS_A_LAYER = 12
-_LIBRARIES_GIB = 1.5
+_LIBRARIES_GIB = 2.0
 
 # After so many rollbacks another one will not help.
 _MOST_ROLLBACKS = 3
@@ -579,9 +579,9 @@ def _memory(settings, model):
     generator, clip = model.backbone.generator, model.backbone.clip
     discriminator = _count(MateD.for_clip(clip).trainable_variables)
     trained = _count(generator.trainable_variables)
-    # Weight, gradient and two moments of what is trained, and the average.
+    # Weight, gradient and two moments of what is trained; the average, old and new.
     numbers = 4 * (trained + discriminator) + _count(clip.variables)
-    numbers += trained * (settings["average"] > 0)
+    numbers += 2 * trained * (settings["average"] > 0)
     numbers += (trained + discriminator) * (settings["accumulate"] > 1)
     pictures = settings["batch_size"] // settings["num_devices"] // devices.process()[1]
     activations = pictures * _activations(generator, clip)

@@ -25,19 +25,19 @@ class Guard:
 
     Attributes:
         state: dict of plain values. What has to survive a resume: the best samples so
-            far, and how training was changed on rolling back.
+            far, what was warned of, and how training was changed on rolling back.
     """
 
     def __init__(self, goes_on=False, warn=print, monitor="cmmd"):
         self.goes_on = goes_on
         self.warn = warn
         self.monitor = monitor
-        self._warned = set()
         self.reason = None
         self.is_final = False
         self.state = {
             "learning_rate_factor": 1.0,
             "rollbacks": 0,
+            "warned": [],
             "easy_reports": 0,
             "first": None,
             "best": None,
@@ -110,9 +110,9 @@ class Guard:
     def stop(self, kind, reason, is_final=False):
         """Notes that something is wrong. The first reason counts."""
         if self.goes_on and not is_final:
-            if kind not in self._warned:
+            if kind not in self.state["warned"]:
+                self.state["warned"].append(kind)
                 self.warn(reason)
-            self._warned.add(kind)
         elif self.reason is None:
             self.reason, self.is_final = reason, is_final
 

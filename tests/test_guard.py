@@ -165,6 +165,11 @@ def test_going_on_warns_once_a_kind():
     kinds = ["penalty", "collapsed", "far above"]
     assert len(warnings) == len(kinds)
     assert all(kind in warning for kind, warning in zip(kinds, warnings))
+    # Nor again in a run that is resumed.
+    resumed = Guard(goes_on=True, warn=warnings.append)
+    resumed.state.update(json.loads(json.dumps(guard.state)))
+    resumed.check_losses(EXPLODED)
+    assert len(warnings) == len(kinds)
 
 
 def test_going_on_still_stops_at_not_a_number():

@@ -261,14 +261,16 @@ def train(
         find_preset(init)
     if deterministic or (deterministic is None and devices.is_cpu()):
         devices.repeatable()
+    with devices.use(num_devices):
+        # Devices that are missing are told before the data are prepared.
+        pass
     with devices.main_first():
         data = {name: settings[name] for name in ("data_dir", "captions", "allow_bad")}
         builder = datasets.prepare(dataset, **data)
         model = _model(settings)
         plan = _plan(settings, builder)
         if dry_run:
-            with devices.use(num_devices):
-                sizes = {**describe(model), **_memory(settings, model)}
+            sizes = {**describe(model), **_memory(settings, model)}
             return {"run": str(folder), **settings, **plan, **sizes}
         _warn_of_random_clip(settings)
         if devices.is_main():

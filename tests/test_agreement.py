@@ -1,11 +1,8 @@
 """One step from the same weights ends in the same weights on every backend."""
 
 import importlib.util
-import os
-import pathlib
-import subprocess
-import sys
 
+import child
 import numpy as np
 import pytest
 
@@ -25,15 +22,7 @@ np.savez(sys.argv[1], *weights)
 
 
 def one_step(backend, path):
-    root = pathlib.Path(__file__).parents[1]
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": backend,
-        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
-    }
-    subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(path)], env=environment, check=True
-    )
+    child.run(SCRIPT, path, KERAS_BACKEND=backend)
     with np.load(path) as file:
         return [file[f"arr_{i}"] for i in range(len(file.files))]
 

@@ -1,11 +1,6 @@
 """Two devices with half a batch each are one with the whole."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
-import keras
+import child
 import numpy as np
 import pytest
 
@@ -40,16 +35,8 @@ np.savez(path, *weights, **{k: v for k, v in losses.items() if "norm" not in k})
 pytestmark = [pytest.mark.slow, pytest.mark.backend("tensorflow", "jax")]
 
 
-def environment(**variables):
-    root = pathlib.Path(__file__).parents[1]
-    paths = os.pathsep.join([str(root), str(root / "tests")])
-    return {**os.environ, "PYTHONPATH": paths, **variables}
-
-
 def two_steps(count, path):
-    command = [sys.executable, "-c", SCRIPT, str(path), str(count)]
-    env = environment(KERAS_BACKEND=keras.backend.backend())
-    subprocess.run(command, env=env, check=True)
+    child.run(SCRIPT, path, count)
     with np.load(path) as file:
         return dict(file)
 
@@ -77,6 +64,4 @@ gan.fit(tiny.batch(), batch_size=4, verbose=0, shuffle=False)
 
 @pytest.mark.backend("tensorflow")
 def test_steps_that_are_repeatable_are_compiled_all_the_same():
-    command = [sys.executable, "-c", COMPILED]
-    env = environment(KERAS_BACKEND="tensorflow")
-    subprocess.run(command, env=env, check=True)
+    child.run(COMPILED)

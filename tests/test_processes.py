@@ -5,16 +5,12 @@ imported what it takes.
 """
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
-import numpy as np
+import child
 import pytest
 import tiny
 from drawn import draw_pictures
-from test_resume import contents, metrics
+from outcome import assert_same, metrics
 
 # argv: the architecture, the command, then for each start the run folder, the number of
 # processes, and the signal that the last one gets after the next checkpoint.
@@ -81,34 +77,19 @@ def test_two_processes_survive(tmp_path):
     command = ["train", "--resume", *(f"--{k}={v}" for k, v in settings.items())]
     whole, torn, one = (tmp_path / name for name in ("whole", "torn", "one"))
     starts = [(one, 1, 0), (whole, 2, 0), (torn, 2, 15), (torn, 2, 9), (torn, 2, 0)]
-    arguments = [json.dumps(tiny.ARCHITECTURE), json.dumps(command)]
-    arguments += [str(x) for start in starts for x in start]
-    root = pathlib.Path(__file__).parents[1]
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(root),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    log = tmp_path / "log"
-    with open(log, "w") as file:
-        result = subprocess.run(
-            [sys.executable, "-c", SCRIPT, *arguments],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
-        )
+    result = child.run(
+        SCRIPT,
+        json.dumps(tiny.ARCHITECTURE),
+        json.dumps(command),
+        *(x for start in starts for x in start),
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+    )
     codes = [x for x in result.stdout.splitlines() if x.startswith("codes")]
     expected = ["codes 0", "codes 0 0", "codes 143 143", "codes 1 -9", "codes 0 0"]
-    assert codes == expected, log.read_text()[-3000:]
-    expected, actual = contents(whole), contents(torn)
-    assert actual.pop("state") == expected.pop("state")
-    assert expected.keys() == actual.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(actual[name], value, name)
+    assert codes == expected, result.stderr[-3000:]
+    assert_same(torn, whole)
     # Only one of them writes.
     assert [line["step"] for line in metrics(torn)] == [3, 6, 6, 9, 12, 12]
-    assert metrics(torn) == metrics(whole)
     # Noise, pictures and mismatched captions are those of one process.
     for name, value in metrics(one)[0].items():
         assert metrics(whole)[0][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 
 import click
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from galip_keras import datasets
@@ -29,11 +29,9 @@ COLUMNS = 4
 
 
 def draw_curves(lines, path):
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 3, figsize=(12, 6), layout="constrained")
-    for axis, (title, names) in zip(axes.flat, CURVES.items()):
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    axes = figure.subplots(2, 3).flat
+    for axis, (title, names) in zip(axes, CURVES.items()):
         axis.set_title(title, fontsize="medium")
         axis.set_xlabel("step")
         for name in names:

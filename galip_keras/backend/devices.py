@@ -162,12 +162,8 @@ def _set_jit_compile(model, value):
         keras.Model.jit_compile.fset(model, value)
 
 
-# The property of a `keras.Model`, for those whose ops are known.
-jit_compile = property(
-    lambda model: bool(model._jit_compile),
-    _set_jit_compile,
-    doc="Whether steps are compiled.",
-)
+# For models whose ops are known.
+jit_compile = keras.Model.jit_compile.setter(_set_jit_compile)
 
 
 def _mirrored(num_devices):

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import child
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -382,9 +383,9 @@ def test_half_prepared_data_is_not_used_and_a_lost_race_is_no_error(folder, tmp_
         f"builder = prepare('folder:{folder}', {str(tmp_path / 'records')!r})\n"
         "print(builder.info.splits['train'].num_examples)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as other:
+    env = child.environment()
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as other:
         half = wait_for(tmp_path / "records", "folder/*/incomplete*", other)
         other.send_signal(signal.SIGSTOP)
         try:
@@ -428,8 +429,7 @@ def test_a_full_disk(folder, tmp_path):
 
 def test_import_is_cheap():
     code = "import sys, galip_keras.datasets; sys.exit('tensorflow' in sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    child.run(code)
 
 
 @pytest.mark.skipif(not EMOJI.exists(), reason="needs the emoji data set")

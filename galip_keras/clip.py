@@ -28,7 +28,8 @@ class FrozenCLIP(keras.layers.Layer):
     Args:
         clip: a `keras_hub.models.CLIPBackbone`. It is frozen in place.
         feature_layers: tuple of ints. Transformer blocks of the vision encoder, counted
-            from 0, whose outputs are the image features.
+            from 0, whose outputs are the image features. -1 stands for the embeddings
+            of the patches, before the first block: all that is in the pixels.
         pixel_scaling: `"reference"` or `"standard"`. How pixels in [-1, 1] are mapped
             before CLIP's own normalisation: `0.25 x + 0.75`, as the authors' code
             does, or `0.5 x + 0.5`.
@@ -58,7 +59,7 @@ class FrozenCLIP(keras.layers.Layer):
                 f"`pixel_scaling` must be one of {sorted(_PIXEL_SCALING)}. "
                 f"Received: pixel_scaling={pixel_scaling!r}"
             )
-        check_blocks("feature_layers", feature_layers, encoder.num_layers)
+        check_blocks("feature_layers", feature_layers, encoder.num_layers, first=-1)
         if encoder.embedding.data_format != "channels_last":
             raise ValueError("GALIP needs a CLIP whose images are channels last.")
         self.clip = clip
@@ -153,6 +154,7 @@ class FrozenCLIP(keras.layers.Layer):
                 where the patch embeddings stand.
             prompts: tensor `(batch_size, len(prompt_layers), hidden_dim)`. Prompt i is
                 one more token, without position, in block `prompt_layers[i]` alone.
+                None where `prompt_layers` is empty.
             prompt_layers: sequence of ints. Blocks counted from 0.
 
         Returns:
@@ -160,7 +162,6 @@ class FrozenCLIP(keras.layers.Layer):
         """
         encoder = self.clip.vision_encoder
         bridge = ops.cast(bridge, self.compute_dtype)
-        prompts = ops.cast(prompts, self.compute_dtype)
         x = ops.reshape(bridge, (-1, self.grid_size**2, self.hidden_dim))
         class_token = ops.cast(encoder.embedding.class_embedding, x.dtype)
         class_token = ops.zeros_like(x[:, :1]) + class_token
@@ -170,6 +171,7 @@ class FrozenCLIP(keras.layers.Layer):
         for i, block in enumerate(encoder.encoder_layers):
             if i in prompt_layers:
                 prompt = prompts[:, prompt_layers.index(i)][:, None]
+                prompt = ops.cast(prompt, x.dtype)
                 x = block(ops.concatenate([x, prompt], axis=1))[:, :-1]
             else:
                 x = block(x)
@@ -177,8 +179,9 @@ class FrozenCLIP(keras.layers.Layer):
 
     def _encode(self, images, num_layers):
         encoder = self.clip.vision_encoder
-        x = encoder.pre_layer_norm(encoder.embedding(self._normalize(images)))
-        taps = []
+        x = encoder.embedding(self._normalize(images))
+        taps = [self._to_map(x)] if -1 in self.feature_layers else []
+        x = encoder.pre_layer_norm(x)
         for i, block in enumerate(encoder.encoder_layers[:num_layers]):
             x = block(x)
             if i in self.feature_layers:
@@ -213,11 +216,12 @@ class FrozenCLIP(keras.layers.Layer):
         return cls(**config)
 
 
-def check_blocks(argument, blocks, num_layers):
-    blocks = list(blocks)
-    if blocks != sorted(set(blocks)) or not set(blocks) <= set(range(num_layers)):
+def check_blocks(argument, blocks, num_layers, first=0):
+    blocks, known = list(blocks), range(first, num_layers)
+    if blocks != sorted(set(blocks)) or not set(blocks) <= set(known):
         raise ValueError(
-            f"`{argument}` must be ascending block numbers from 0 to {num_layers - 1}, "
+            f"`{argument}` must be ascending block numbers from {first} to "
+            f"{num_layers - 1}, "
             f"since this CLIP has {num_layers} blocks. Received: {argument}={blocks}"
         )
 

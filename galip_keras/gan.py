@@ -19,6 +19,7 @@ _LOSSES = (
     "gradient_penalty",
     "g_adversarial",
     "similarity",
+    "out_of_range",
 )
 _GRADIENT_NORMS = ("d_gradient_norm", "g_gradient_norm")
 
@@ -85,6 +86,9 @@ class GALIP(keras.Model):
             moving average of the generator's: it makes better pictures.
         similarity_weight: float. Weight of the CLIP similarity in the generator's loss.
         penalty_weight: float. Weight of the matching-aware gradient penalty.
+        range_weight: float. Weight of the squared distance of pixels to [-1, 1] in the
+            generator's loss. The paper has none; a small CLIP is too easily pleased by
+            colours that no picture can have.
         augmentation: sequence of strings out of `galip_keras.augmentation.KINDS`. How
             pictures are changed, differentiably, before the CLIP of the discriminator
             sees them, real and generated ones alike. None by default.
@@ -130,6 +134,7 @@ class GALIP(keras.Model):
         average=False,
         similarity_weight=4.0,
         penalty_weight=2.0,
+        range_weight=0.0,
         augmentation=(),
         seed=0,
         name="galip",
@@ -153,6 +158,7 @@ class GALIP(keras.Model):
 
         self.similarity_weight = similarity_weight
         self.penalty_weight = penalty_weight
+        self.range_weight = range_weight
         self.augmentation = _check_augmentation(augmentation)
         self.seed = seed
 
@@ -237,18 +243,17 @@ class GALIP(keras.Model):
         real_features = self.clip.extract_features(augment_real(data["images"]))
 
         def generate():
-            images = augment_fake(self.generator(noise, text))
-            return self.clip.extract_features_and_embed(images)
+            images = self.generator(noise, text)
+            excess = losses.range_penalty(images)
+            return (*self.clip.extract_features_and_embed(augment_fake(images)), excess)
 
         # The only pass through generator and CLIP. The discriminator learns from its
         # outputs; then the generator's gradient is pulled back through it.
-        (fake_features, fake_embeddings), pull = backend.pullback(
-            generate, self.generator.trainable_variables
-        )
+        fakes, pull = backend.pullback(generate, self.generator.trainable_variables)
         d_values = self._update_discriminator(
-            real_features, ops.stop_gradient(fake_features), text
+            real_features, ops.stop_gradient(fakes[0]), text
         )
-        g_values = self._update_generator(fake_features, fake_embeddings, text, pull)
+        g_values = self._update_generator(fakes, text, pull)
         self.step.assign(self.step + 1)
         if self.averaged_generator is not None:
             self._update_average()
@@ -286,16 +291,14 @@ class GALIP(keras.Model):
         backend.apply(optimizer, gradients, variables)
         return {**terms, "d_gradient_norm": norm}
 
-    def _update_generator(self, fake_features, fake_embeddings, text, pull):
+    def _update_generator(self, fakes, text, pull):
         optimizer = self.optimizer.generator
 
-        def scaled_loss(features, embeddings):
-            loss, terms = self.generator_loss(features, embeddings, text)
+        def scaled_loss(features, embeddings, excess):
+            loss, terms = self.generator_loss(features, embeddings, text, excess)
             return optimizer.scale_loss(loss), terms
 
-        (_, terms), cotangents = backend.value_and_input_gradient(
-            scaled_loss, fake_features, fake_embeddings
-        )
+        (_, terms), cotangents = backend.value_and_input_gradient(scaled_loss, *fakes)
         gradients = pull(cotangents)
         norm = _unscaled_norm(gradients, optimizer)
         backend.apply(optimizer, gradients, self.generator.trainable_variables)
@@ -344,7 +347,9 @@ class GALIP(keras.Model):
         loss = terms["d_real"] + (terms["d_mismatch"] + terms["d_fake"]) / 2
         return loss + terms["gradient_penalty"], terms
 
-    def generator_loss(self, fake_features, fake_embeddings, text_embeddings):
+    def generator_loss(
+        self, fake_features, fake_embeddings, text_embeddings, out_of_range=0.0
+    ):
         """The generator's loss and a dict of its terms, by name.
 
         Args:
@@ -352,15 +357,17 @@ class GALIP(keras.Model):
                 hidden_dim)`, of generated images.
             fake_embeddings: tensor `(batch_size, embedding_dim)`, theirs.
             text_embeddings: tensor `(batch_size, embedding_dim)`, of their sentences.
+            out_of_range: scalar. The `losses.range_penalty` of the generated images.
         """
         terms = {
             "g_adversarial": -ops.mean(
                 self.discriminator(fake_features, text_embeddings)
             ),
             "similarity": losses.clip_similarity(fake_embeddings, text_embeddings),
+            "out_of_range": out_of_range,
         }
         loss = terms["g_adversarial"] - self.similarity_weight * terms["similarity"]
-        return loss, terms
+        return loss + self.range_weight * out_of_range, terms
 
     def save_weights(self, filepath, overwrite=True, **kwargs):
         """As in Keras, both optimizers included and the frozen CLIP left out."""
@@ -388,6 +395,7 @@ class GALIP(keras.Model):
             "average": self.averaged_generator is not None,
             "similarity_weight": self.similarity_weight,
             "penalty_weight": self.penalty_weight,
+            "range_weight": self.range_weight,
             "augmentation": self.augmentation,
             "seed": self.seed,
             "name": self.name,

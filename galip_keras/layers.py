@@ -397,12 +397,13 @@ class GeneratorBlock(layers.Layer):
 class DiscriminatorBlock(layers.Layer):
     """A block of Mate-D: `shortcut(x) + gamma * r(x) [+ beta * next_features]`.
 
-    `r` is conv3x3, LeakyReLU, conv3x3, LeakyReLU without biases; `gamma` and `beta`
-    start at 0. The shortcut is a 1x1 convolution where the channels change.
+    `r` is conv3x3, LeakyReLU, conv3x3, LeakyReLU without biases. The shortcut is a 1x1
+    convolution where the channels change.
 
     Args:
         filters: int. The number of output channels.
         use_features: bool. Whether the block adds the next CLIP features.
+        initial_scale: float. What `gamma` and `beta` start at.
         **kwargs: other keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -413,10 +414,11 @@ class DiscriminatorBlock(layers.Layer):
         A tensor `(batch_size, height, width, filters)`.
     """
 
-    def __init__(self, filters, use_features, **kwargs):
+    def __init__(self, filters, use_features, initial_scale=0.0, **kwargs):
         super().__init__(**kwargs)
         self.filters = filters
         self.use_features = use_features
+        self.initial_scale = initial_scale
 
     def build(self, x_shape, next_features_shape=None):
         dtype = self.dtype_policy
@@ -429,9 +431,10 @@ class DiscriminatorBlock(layers.Layer):
         if x_shape[-1] != self.filters:
             self.shortcut = conv2d(self.filters, 1, "shortcut", dtype=dtype)
             self.shortcut.build(x_shape)
-        self.gamma = self.add_weight(shape=(), initializer="zeros", name="gamma")
+        start = keras.initializers.Constant(self.initial_scale)
+        self.gamma = self.add_weight(shape=(), initializer=start, name="gamma")
         if self.use_features:
-            self.beta = self.add_weight(shape=(), initializer="zeros", name="beta")
+            self.beta = self.add_weight(shape=(), initializer=start, name="beta")
 
     def call(self, x, next_features=None):
         residual = leaky_relu(self.conv_2(leaky_relu(self.conv_1(x))))
@@ -444,5 +447,11 @@ class DiscriminatorBlock(layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        config.update({"filters": self.filters, "use_features": self.use_features})
+        config.update(
+            {
+                "filters": self.filters,
+                "use_features": self.use_features,
+                "initial_scale": self.initial_scale,
+            }
+        )
         return config

@@ -45,6 +45,11 @@ def clip_similarity(image_embeddings, text_embeddings):
     return ops.mean(ops.sum(image_embeddings * text_embeddings, axis=-1))
 
 
+def range_penalty(images):
+    """Mean squared distance of pixels to [-1, 1], of images of any shape."""
+    return ops.mean(ops.square(ops.relu(ops.abs(images) - 1.0)))
+
+
 def global_norm(gradients):
     """The L2 norm of all gradients together, a float32 scalar."""
     squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients]

@@ -25,8 +25,11 @@ class MateD(keras.Model):
     Args:
         features_shape: tuple of ints `(num_taps, grid_size, grid_size, hidden_dim)`.
         embedding_dim: int. Size of a sentence embedding.
-        extractor_channels: int. Channels of the extracted feature.
+        extractor_channels: int. Channels of the extracted feature. Defaults to the
+            paper's 512, or `hidden_dim` where that is less.
         head_channels: int. Channels between the convolutions of the matching head.
+        initial_scale: float. What the factors of the residuals and of the further taps
+            start at. From the paper's 0 they take thousands of steps to grow.
         dtype: string or `keras.DTypePolicy`.
         name: string.
         **kwargs: other keyword arguments of `keras.Model`.
@@ -52,8 +55,9 @@ class MateD(keras.Model):
         self,
         features_shape,
         embedding_dim,
-        extractor_channels=512,
+        extractor_channels=None,
         head_channels=128,
+        initial_scale=0.0,
         dtype=None,
         name="mate_d",
         **kwargs,
@@ -66,13 +70,16 @@ class MateD(keras.Model):
                 f"Received: features_shape={features_shape}"
             )
 
+        extractor_channels = extractor_channels or min(512, hidden_dim)
+
         # === Layers ===
+        options = {"initial_scale": initial_scale, "dtype": dtype}
         self.tap_blocks = [
-            DiscriminatorBlock(hidden_dim, True, dtype=dtype, name=f"tap_block_{i}")
+            DiscriminatorBlock(hidden_dim, True, name=f"tap_block_{i}", **options)
             for i in range(num_taps - 1)
         ]
         self.narrow_block = DiscriminatorBlock(
-            extractor_channels, False, dtype=dtype, name="narrow_block"
+            extractor_channels, False, name="narrow_block", **options
         )
         kernel_1 = min(4, grid_size // 2 + 1)
         kernel_2 = min(4, grid_size - kernel_1 + 1)
@@ -100,6 +107,7 @@ class MateD(keras.Model):
         self.embedding_dim = embedding_dim
         self.extractor_channels = extractor_channels
         self.head_channels = head_channels
+        self.initial_scale = initial_scale
 
     @classmethod
     def for_clip(cls, clip, **kwargs):
@@ -135,6 +143,7 @@ class MateD(keras.Model):
             "embedding_dim": self.embedding_dim,
             "extractor_channels": self.extractor_channels,
             "head_channels": self.head_channels,
+            "initial_scale": self.initial_scale,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
         }

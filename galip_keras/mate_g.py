@@ -146,7 +146,8 @@ class MateG(keras.Model):
         base_channels: int. Channels of the last generator block; earlier ones have up
             to eight times as many.
         bridge_channels: int. Channels of the bridge feature predictor.
-        prompt_layers: tuple of ints. Transformer blocks that get a prompt.
+        prompt_layers: tuple of ints. Transformer blocks that get a prompt; may be
+            empty.
         bridge_scale: float. Factor of the visual map before it joins the bridge
             feature.
         dtype: string or `keras.DTypePolicy`.
@@ -209,9 +210,14 @@ class MateG(keras.Model):
             dtype=dtype,
             name="bridge_predictor",
         )
-        self.prompt_predictor = PromptPredictor(
-            len(prompt_layers), clip.hidden_dim, dtype=dtype, name="prompt_predictor"
-        )
+        self.prompt_predictor = None
+        if prompt_layers:
+            self.prompt_predictor = PromptPredictor(
+                len(prompt_layers),
+                clip.hidden_dim,
+                dtype=dtype,
+                name="prompt_predictor",
+            )
         sizes = block_sizes(image_size, clip.grid_size)
         channels = [base_channels * min(2**i, 8) for i in range(len(sizes) + 1)][::-1]
         self.conv = conv2d(channels[0], 5, "conv", dtype=dtype)
@@ -224,7 +230,8 @@ class MateG(keras.Model):
         # === Weights ===
         condition_shape = (None, latent_dim + clip.embedding_dim)
         self.bridge_predictor.build((None, latent_dim), condition_shape)
-        self.prompt_predictor.build(condition_shape)
+        if prompt_layers:
+            self.prompt_predictor.build(condition_shape)
         self.conv.build((None, clip.grid_size, clip.grid_size, clip.hidden_dim))
         shape = (None, clip.grid_size, clip.grid_size, channels[0])
         for block in self.generator_blocks:
@@ -244,7 +251,7 @@ class MateG(keras.Model):
     def call(self, noise, text_embeddings):
         condition = ops.concatenate([noise, text_embeddings], axis=-1)
         bridge = self.bridge_predictor(noise, condition)
-        prompts = self.prompt_predictor(condition)
+        prompts = self.prompt_predictor and self.prompt_predictor(condition)
         visual_map = self.clip.transform_bridge(bridge, prompts, self.prompt_layers)
         visual_map = ops.cast(visual_map, bridge.dtype)
         x = self.conv(bridge + self.bridge_scale * visual_map)

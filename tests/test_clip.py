@@ -51,6 +51,20 @@ def test_features_are_block_outputs_without_the_class_token(clip):
     np.testing.assert_allclose(features[:, 0], expected, atol=1e-5)
 
 
+def test_the_embedding_of_the_patches_can_be_a_feature(clip):
+    both = FrozenCLIP(clip.clip, feature_layers=(-1, 0))
+    embedding = clip.clip.vision_encoder.embedding(clip._normalize(images()))
+    features = convert_to_numpy(both.extract_features(images()))
+    assert features.shape == (2, 2, 4, 4, 16)
+    np.testing.assert_allclose(
+        features[:, 0].reshape(2, 16, 16),
+        convert_to_numpy(embedding)[:, 1:],
+        atol=1e-5,
+    )
+    first = convert_to_numpy(clip.extract_features(images()))[:, 0]
+    np.testing.assert_allclose(features[:, 1], first, atol=1e-5)
+
+
 def test_standard_scaling_differs_from_the_reference():
     standard = tiny.frozen_clip(pixel_scaling="standard")
     reference = tiny.frozen_clip()
@@ -110,9 +124,9 @@ def test_config_round_trip(clip):
     assert [w.shape for w in copy.weights] == [w.shape for w in clip.weights]
 
 
-@pytest.mark.parametrize("layers", [(1, 4, 8), (2, 0), (0, 0), (-1,)])
+@pytest.mark.parametrize("layers", [(1, 4, 8), (2, 0), (0, 0), (-2,)])
 def test_impossible_feature_layers_are_refused(clip, layers):
-    with pytest.raises(ValueError, match="block numbers from 0 to 2"):
+    with pytest.raises(ValueError, match="block numbers from -1 to 2"):
         FrozenCLIP(clip.clip, feature_layers=layers)
 
 

@@ -8,6 +8,8 @@ from keras.ops import convert_to_numpy
 from tiny import values
 
 from galip_keras import GALIP
+from galip_keras.gan import adam
+from galip_keras.losses import range_penalty
 from galip_keras.training import set_precision
 
 LOSSES = {
@@ -17,6 +19,7 @@ LOSSES = {
     "gradient_penalty",
     "g_adversarial",
     "similarity",
+    "out_of_range",
 }
 
 
@@ -64,16 +67,28 @@ def test_losses_of_a_step_are_those_of_the_pure_functions():
     data = tiny.batch()
     text = model.clip.embed_text(data["token_ids"])
     real = model.clip.extract_features(data["images"])
-    fake, embedding = model.clip.extract_features_and_embed(
-        model.generator(data["noise"], text)
-    )
+    images = model.generator(data["noise"], text)
+    fake, embedding = model.clip.extract_features_and_embed(images)
     _, d_terms = model.discriminator_loss(real, fake, text)
     expected = {k: float(v) for k, v in d_terms.items()}
     logs = model.fit(data, batch_size=4, shuffle=False, verbose=0).history
-    _, g_terms = model.generator_loss(fake, embedding, text)
+    excess = range_penalty(images)
+    _, g_terms = model.generator_loss(fake, embedding, text, excess)
     expected |= {k: float(v) for k, v in g_terms.items()}
     for name, value in expected.items():
         assert logs[name][0] == pytest.approx(value, rel=1e-3, abs=1e-4)
+
+
+def test_range_weight_draws_pixels_into_their_range():
+    excess = {}
+    for weight in (0.0, 1e4):
+        model = tiny.gan(range_weight=weight)
+        model.generator.to_rgb.bias.assign([1.5, -1.5, 0.0])
+        model.compile(adam(1e-2))
+        history = model.fit(tiny.batch(), batch_size=4, epochs=10, verbose=0).history
+        excess[weight] = history["out_of_range"]
+    assert excess[0.0][0] == pytest.approx(excess[1e4][0], rel=1e-4)
+    assert excess[1e4][-1] < 0.5 * excess[0.0][-1]
 
 
 # Eager steps are slow on JAX; `test_training.py` has the same on every backend.

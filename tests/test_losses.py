@@ -23,6 +23,11 @@ def test_penalty_takes_one_joint_norm_an_example():
     assert float(penalty) == pytest.approx(expected)
 
 
+def test_range_penalty_is_of_what_leaves_the_range():
+    images = ops.convert_to_tensor([[[[-1.0, 1.0, 0.3]]], [[[1.5, -3.0, 0.0]]]])
+    assert float(losses.range_penalty(images)) == pytest.approx((0.25 + 4) / 6)
+
+
 def test_similarity_is_the_cosine():
     images = ops.convert_to_tensor([[1.0, 0.0], [3.0, 3.0]])
     text = ops.convert_to_tensor([[-5.0, 0.0], [2.0, 0.0]])

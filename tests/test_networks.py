@@ -49,9 +49,24 @@ def test_matching_head_fits_any_grid(grid_size):
 
 
 def test_matching_head_of_the_paper():
-    discriminator = MateD((3, 7, 7, 16), 6)
+    discriminator = MateD((3, 7, 7, 768), 6)
     assert discriminator.head_conv_1.kernel.shape == (4, 4, 512 + 6, 128)
     assert discriminator.head_conv_2.kernel.shape == (4, 4, 128, 1)
+
+
+def test_the_extracted_feature_is_never_wider_than_the_clip():
+    assert MateD((2, 2, 2, 8), 6).extractor_channels == 8
+
+
+def test_generator_without_prompts():
+    clip = tiny.frozen_clip()
+    data = np.ones((2, 8), "float32"), np.ones((2, 12), "float32")
+    sizes = {"latent_dim": 8, "base_channels": 4, "bridge_channels": 8}
+    generator = MateG(clip, prompt_layers=(), **sizes)
+    assert generator(*data).shape == (2, 32, 32, 3)
+    prompted = MateG(clip, prompt_layers=(1,), **sizes)
+    prompts = prompted.count_params() - generator.count_params()
+    assert prompts == (8 + 12 + 1) * 16
 
 
 def test_roles_of_noise_and_sentence():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,10 @@ _RESIZE = (76, 64)
 
 # What a JPEG decoder can shrink by for next to nothing.
 _RATIOS = (1, 2, 4, 8)
+
+# Batches that are made ahead, and pictures at the same time.
+_PREFETCH = 4
+_CPUS = os.cpu_count() or 1
 
 # A pass reads this many files in turn, which mixes what lies far apart.
 _SHARDS_AT_ONCE = 16
@@ -126,7 +131,11 @@ def training_batches(
     dataset = dataset.skip(position).enumerate(skip * batch_size * hosts)
     dataset = _map(dataset.filter(is_own), example)
     dataset = _map(dataset.batch(batch_size, drop_remainder=True), batch)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    # Settings are made here, not tuned: the tuner sleeps ever longer from one look to
+    # the next, and `fit` waits for it to wake up before it returns.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(_PREFETCH).with_options(options)
 
 
 def num_examples(builder: tfds.core.DatasetBuilder, split: str = "train") -> int:
@@ -220,9 +229,7 @@ def records(
 
 
 def _map(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
-    return dataset.map(
-        function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    return dataset.map(function, num_parallel_calls=_CPUS, deterministic=True)
 
 
 def _training_example(record, seed, crop_size):

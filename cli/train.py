@@ -166,6 +166,26 @@ def _check_processes(context, settings):
     "makes samples and preset; 0 for none.",
 )
 @click.option(
+    "--similarity-weight",
+    type=click.FloatRange(min=0),
+    metavar="WEIGHT",
+    help="Of the CLIP similarity in the generator's loss.  [default: that of the "
+    "architecture, for most the paper's 4]",
+)
+@click.option(
+    "--penalty-weight",
+    type=click.FloatRange(min=0),
+    metavar="WEIGHT",
+    help="Of the gradient penalty in the discriminator's loss.  [default: likewise, 2]",
+)
+@click.option(
+    "--range-weight",
+    type=click.FloatRange(min=0),
+    metavar="WEIGHT",
+    help="Of the squared distance of pixels to their range in the generator's loss.  "
+    "[default: likewise, 0]",
+)
+@click.option(
     "--augment",
     "augmentation",
     type=click.Choice(["color", "translation", "cutout"]),

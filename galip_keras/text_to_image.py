@@ -1,5 +1,8 @@
 """GALIP as a keras-hub task: presets, prompts in, pictures out."""
 
+import re
+from pathlib import Path
+
 import keras
 import keras_hub
 import numpy as np
@@ -17,6 +20,34 @@ ARCHITECTURES = {
     "galip_vit_base_patch32": {
         "description": "The paper's model, generator untrained, on OpenAI's ViT-B/32.",
         "clip": "clip_vit_base_patch32",
+    },
+    "galip_small": {
+        "description": "For pictures of 64 pixels, on a small CLIP of your own (--clip "
+        "FOLDER). What ships as toybirds.",
+        "clip": "random",
+        "random_clip": {
+            "image_size": 64,
+            "patch_size": 8,
+            "hidden_dim": 128,
+            "num_layers": 4,
+            "num_heads": 4,
+            "embedding_dim": 128,
+            "text_hidden_dim": 128,
+            "text_num_layers": 2,
+            "text_num_heads": 4,
+        },
+        # With the pixels themselves, through the embedding of the patches: a small CLIP
+        # overlooks much of what makes a picture sharp.
+        "feature_layers": (-1, 0, 2),
+        "generator": {
+            "base_channels": 16,
+            "bridge_channels": 32,
+            "prompt_layers": (1, 2, 3),
+        },
+        "discriminator": {"initial_scale": 0.5},
+        # A small CLIP is easily pleased: by the paper's similarity weight it would be
+        # by colours that no picture can have.
+        "training": {"similarity_weight": 1.0, "range_weight": 10.0},
     },
     "galip_tiny": {
         "description": "A tiny model on a tiny random CLIP, for tests and first steps. "
@@ -41,6 +72,20 @@ ARCHITECTURES = {
         },
     },
 }
+
+
+# Presets that ship with the package, by the names of their folders.
+BUNDLED = {
+    "toybirds": "A small model that draws the birds of the data set toybirds, ready to "
+    "use.",
+}
+
+
+def preset_folder(preset):
+    """Where a preset of `BUNDLED` lies; any other is given back as it is."""
+    if preset not in BUNDLED:
+        return preset
+    return str(Path(__file__).parent / "presets" / preset)
 
 
 def noise(seeds, latent_dim):
@@ -128,10 +173,10 @@ class GALIPBackbone(Backbone):
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
-        """As in keras-hub; also builds the architectures in `ARCHITECTURES`."""
+        """As in keras-hub, and for the names in `BUNDLED` and `ARCHITECTURES`."""
         if preset in ARCHITECTURES:
             return build(preset, **kwargs).backbone
-        return super().from_preset(preset, load_weights, **kwargs)
+        return super().from_preset(preset_folder(preset), load_weights, **kwargs)
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
@@ -171,6 +216,22 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
 
     def generate_preprocess(self, x):
         return self(x)
+
+    def unknown_words(self, prompts):
+        """The words of some prompts that the tokenizer has to take to pieces.
+
+        A small vocabulary is made of the captions of the training data, with a token
+        for each of their words: a word of several tokens was not among them.
+
+        Args:
+            prompts: list of strings.
+
+        Returns:
+            A list of strings, each word once, in lower case.
+        """
+        words = re.findall(r"[^\W\d_]+", " ".join(prompts).lower())
+        words = list(dict.fromkeys(words))
+        return [word for word in words if len(self.tokenizer(word)) > 1]
 
     def get_config(self):
         config = super().get_config()
@@ -224,10 +285,10 @@ class GALIPTextToImage(TextToImage):
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
-        """As in keras-hub; also builds the architectures in `ARCHITECTURES`."""
+        """As in keras-hub, and for the names in `BUNDLED` and `ARCHITECTURES`."""
         if preset in ARCHITECTURES:
             return build(preset, **kwargs)
-        return super().from_preset(preset, load_weights, **kwargs)
+        return super().from_preset(preset_folder(preset), load_weights, **kwargs)
 
     def generate_step(self, latents, token_ids):
         """Images `(batch_size, image_size, image_size, 3)` from noise and token ids."""

@@ -39,9 +39,11 @@ from galip_keras.journal import Journal, check_wandb, write_text
 from galip_keras.mate_d import MateD
 from galip_keras.text_to_image import (
     ARCHITECTURES,
+    BUNDLED,
     GALIPBackbone,
     GALIPTextToImage,
     build,
+    preset_folder,
 )
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -71,6 +73,9 @@ _TENSORS_A_BLOCK = 15
 _TENSORS_A_LAYER = 12
 _LIBRARIES_GIB = 2.0
 
+# The paper's weights in the losses.
+_WEIGHTS = {"similarity_weight": 4.0, "penalty_weight": 2.0, "range_weight": 0.0}
+
 # After so many rollbacks another one will not help.
 _MOST_ROLLBACKS = 3
 _ROLLBACK_FACTOR = 0.5
@@ -88,6 +93,7 @@ _FIXED = (
     "seed",
     "captions",
     "average",
+    *_WEIGHTS,
     "augmentation",
     "freeze",
 )
@@ -130,6 +136,9 @@ def train(
     schedule="constant",
     warmup_steps=0,
     average=10_000,
+    similarity_weight=None,
+    penalty_weight=None,
+    range_weight=None,
     augmentation=(),
     freeze=(),
     on_collapse="continue",
@@ -181,6 +190,10 @@ def train(
         warmup_steps: int. Steps in which the learning rates rise from 0.
         average: int. Pictures after which weights count half in the averaged generator,
             which makes the samples and the preset. 0 for none.
+        similarity_weight: float. Weight of the CLIP similarity. Defaults, as do the
+            following, to that of the architecture, for most the paper's: 4.
+        penalty_weight: float. Weight of the matching-aware gradient penalty: 2.
+        range_weight: float. Weight of the squared distance of pixels to [-1, 1]: 0.
         augmentation: sequence of strings out of `augmentation.KINDS`, for small data.
         freeze: sequence of strings out of `PARTS`. What is not trained.
         on_collapse: string. What to do when training goes wrong: `"continue"` with a
@@ -239,6 +252,7 @@ def train(
         "schedule": schedule,
         "warmup_steps": warmup_steps,
         "average": average,
+        **_weights(preset, similarity_weight, penalty_weight, range_weight),
         "augmentation": sorted(augmentation),
         "freeze": sorted(freeze),
         "on_collapse": on_collapse,
@@ -299,8 +313,9 @@ def load_model(source, clip=None):
     """Builds or loads a model, whatever it is called.
 
     Args:
-        source: string. A key of `galip_keras.text_to_image.ARCHITECTURES`, a run
-            folder, a preset folder, or a handle such as `"hf://user/model"`.
+        source: string. A key of `ARCHITECTURES` or `BUNDLED` in
+            `galip_keras.text_to_image`, a run folder, a preset folder, or a handle such
+            as `"hf://user/model"`.
         clip: string. For an architecture, as `text_to_image.build` takes it.
 
     Returns:
@@ -329,7 +344,7 @@ def find_preset(source):
     """
     if "://" in str(source):
         return source
-    folder = Path(source)
+    folder = Path(preset_folder(source))
     if (folder / "checkpoints").is_dir() or (folder / _PRESET).is_dir():
         if not (folder / _PRESET / _CONFIG).is_file():
             raise ValueError(
@@ -338,7 +353,7 @@ def find_preset(source):
             )
         folder = folder / _PRESET
     if not folder.exists():
-        known = ", ".join(ARCHITECTURES)
+        known = ", ".join((*BUNDLED, *ARCHITECTURES))
         raise ValueError(
             f"unknown model {source!r}: give {known}, a preset folder, a run folder or "
             "a handle such as hf://USER/MODEL"
@@ -373,9 +388,16 @@ def _count(variables):
     return sum(math.prod(variable.shape) for variable in variables)
 
 
+def _weights(preset, *given):
+    """The weights in the losses: what is given, or the architecture's own."""
+    own = {**_WEIGHTS, **ARCHITECTURES.get(preset, {}).get("training", {})}
+    given = dict(zip(_WEIGHTS, given))
+    return {name: own[name] if x is None else x for name, x in given.items()}
+
+
 def _absolute(source):
     """A source with its path made absolute, where it is one that exists."""
-    if source in (*ARCHITECTURES, "random"):
+    if source in (*ARCHITECTURES, *BUNDLED, "random"):
         return source
     path = os.path.expanduser(str(source))
     return os.path.abspath(path) if os.path.exists(path) else str(source)
@@ -405,6 +427,9 @@ def _check_settings(settings):
     for name, value in {**dict.fromkeys((*others, *every), 1), **least}.items():
         if settings[name] is not None and settings[name] < value:
             raise ValueError(f"{name} must be at least {value}, not {settings[name]}")
+    for name in _WEIGHTS:
+        if not 0 <= settings[name] < math.inf:
+            raise ValueError(f"{name} must be 0 or more, not {settings[name]}")
     for name in ("generator_lr", "discriminator_lr"):
         if not 0 < settings[name] < math.inf:
             raise ValueError(f"{name} must be more than 0, not {settings[name]}")
@@ -472,9 +497,10 @@ def _check_unchanged(folder, settings):
         )
 
 
-def _discriminator(model, init):
+def _discriminator(model, init, preset):
     """A new discriminator, or to fine-tune a preset the one that lies in it."""
-    discriminator = MateD.for_clip(model.backbone.clip)
+    sizes = ARCHITECTURES.get(preset, {}).get("discriminator", {})
+    discriminator = MateD.for_clip(model.backbone.clip, **sizes)
     if init:
         weights = Path(find_preset(init)) / _DISCRIMINATOR
         if weights.is_file():
@@ -500,13 +526,14 @@ def _embeddings(builder, model):
 
 def _assemble(model, settings, plan):
     """The GAN of a model's generator and a discriminator, compiled."""
-    discriminator = _discriminator(model, settings["init"])
+    discriminator = _discriminator(model, settings["init"], settings["preset"])
     for network in (model.backbone, discriminator):
         set_precision(network, settings["precision"])
     gan = GALIP(
         model.backbone.generator,
         discriminator,
         average=settings["average"] > 0,
+        **{name: settings[name] for name in _WEIGHTS},
         augmentation=settings["augmentation"],
         seed=settings["seed"],
     )
@@ -535,7 +562,11 @@ def _compile(gan, settings, plan, factor):
         for network in ("generator", "discriminator")
     ]
     half_life = settings["average"] / settings["batch_size"]
-    gan.compile(*optimizers, average_half_life=half_life)
+    gan.compile(
+        *optimizers,
+        average_half_life=half_life,
+        jit_compile=backend.jit_pays(gan.generator, plan["total_steps"]),
+    )
 
 
 def _schedule(learning_rate, settings, plan):

@@ -379,7 +379,10 @@ def test_unwritable_run_folder(settings, tmp_path):
         ({"generator_lr": 0.0}, "generator_lr must be more than 0"),
         ({"num_devices": 3}, "3 devices cannot share 2 pictures a step"),
         ({"precision": "float16"}, "precision must be one of float32, "),
-        ({"preset": "galip_huge"}, "unknown model 'galip_huge': give galip_vit_base"),
+        (
+            {"preset": "galip_huge"},
+            "unknown model 'galip_huge': give toybirds, galip_vit_base",
+        ),
         ({"dataset": "folder:/nowhere"}, "/nowhere"),
     ],
 )

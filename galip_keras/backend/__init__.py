@@ -9,7 +9,7 @@ The backend is chosen once, by Keras. Every file defines the same functions:
   gradient with respect to the inputs, differentiable once more.
 - `apply(optimizer, gradients, variables)`: one update, in place.
 - `attends_in(dtype)`: whether Keras' attention works in it on this device.
-- `jit_pays(model)`: whether the backend's own compiler makes the model faster.
+- `jit_pays(model, steps)`: whether the backend's own compiler makes the model faster.
 
 `devices.py` beside them is about several devices and machines.
 

@@ -93,6 +93,6 @@ def attends_in(dtype):
     return dtype != "float16" or jax.default_backend() != "cpu"
 
 
-def jit_pays(model):
+def jit_pays(model, steps=0):
     """Whether compiling makes up for the time that it takes."""
     return True

@@ -2,6 +2,10 @@
 
 import tensorflow as tf
 
+# Parameters of a model, and steps of a run, from which on it is compiled on a CPU.
+_LARGE = 1e7
+_MANY = 1000
+
 
 def run_step(model, step, data):
     """Runs `step(data)`; TensorFlow variables carry their own state."""
@@ -58,11 +62,15 @@ def attends_in(dtype):
     return True
 
 
-def jit_pays(model):
-    """Whether XLA makes up for the time that it compiles."""
+def jit_pays(model, steps=0):
+    """Whether XLA makes up, in so many training steps, for the time that it compiles.
+
+    By default for a model of which nothing is known but its size.
+    """
     if tf.distribute.has_strategy():
         # Gradients cannot be summed over devices inside of a compiled step.
         return False
     # It fuses what lies between the convolutions, which is much of a large model's time
-    # on a CPU too, where Keras leaves it off. A small model gains nothing there.
-    return bool(tf.config.list_physical_devices("GPU")) or model.count_params() > 1e7
+    # on a CPU too, where Keras leaves it off. A small model gains little there.
+    is_large = model.count_params() > _LARGE
+    return is_large or steps > _MANY or bool(tf.config.list_physical_devices("GPU"))

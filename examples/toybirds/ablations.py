@@ -1,0 +1,99 @@
+"""Trains GALIP on the drawn birds without this or that part of it.
+
+python examples/toybirds/ablations.py --clip runs/clip ... --out runs/ablations
+"""
+
+import json
+from pathlib import Path
+
+import click
+import keras
+import numpy as np
+from birds import load, middle
+from classifier import read
+from evaluate import followed, frechet, generate
+from keras import ops
+
+from galip_keras import FrozenCLIP, datasets, text_to_image, training
+from galip_keras.callbacks import say
+
+BATCH_SIZE = 32
+RATES = {"generator_lr": 4e-4, "discriminator_lr": 8e-4}
+
+
+@keras.saving.register_keras_serializable()
+class PixelTaps(FrozenCLIP):
+    """Its features are the embeddings of the patches alone, a linear map of pixels.
+
+    The discriminator on them is of the same size, and knows nothing of CLIP.
+    """
+
+    def _encode(self, images, num_layers):
+        features, x = super()._encode(images, num_layers)
+        return ops.repeat(features[:, :1], features.shape[1], axis=1), x
+
+
+# By name: what is another class, in the generator, in the losses.
+VARIANTS = {
+    "as it is": {},
+    "without CLIP in the discriminator": {"clip_class": PixelTaps},
+    "without CLIP-ViT in the generator": {"generator": {"bridge_scale": 0.0}},
+    "without prompts": {"generator": {"prompt_layers": ()}},
+    "without the penalty": {"training": {"penalty_weight": 0.0}},
+}
+
+
+def train(variant, clip, run, steps, data_dir, seed):
+    spec = text_to_image.ARCHITECTURES["galip_small"]
+    changed = {
+        name: {**spec[name], **variant.get(name, {})}
+        for name in ("generator", "training")
+    }
+    text_to_image.ARCHITECTURES["ablation"] = {**spec, **changed}
+    text_to_image.FrozenCLIP = variant.get("clip_class", FrozenCLIP)
+    training.train(
+        "toybirds",
+        preset="ablation",
+        clip=clip,
+        run=run,
+        resume=True,
+        steps=steps,
+        batch_size=BATCH_SIZE,
+        data_dir=data_dir,
+        seed=seed,
+        **RATES,
+    )
+    return training.load_model(str(run))
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.option("--clip", required=True, metavar="FOLDER")
+@click.option("--classifier", required=True, metavar="FILE")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
+@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+def main(clip, classifier, out, steps, data_dir, seed):
+    builder = datasets.prepare("toybirds", data_dir)
+    classifier = keras.saving.load_model(classifier)
+    pictures, _, texts = load(builder, "test")
+    captions = [text[0] for text in texts]
+    real, _ = read(classifier, middle(pictures))
+    results = {}
+    for name, variant in VARIANTS.items():
+        say(f"{name}:")
+        run = out / name.replace(" ", "-")
+        model = train(variant, clip, run, steps, data_dir, seed)
+        features, found = read(classifier, generate(model, captions))
+        results[name] = {
+            "followed": {k: float(x) for k, x in followed(captions, found).items()},
+            "frechet": float(frechet(features, real)),
+        }
+        mean = np.mean(list(results[name]["followed"].values()))
+        say(f"colours {mean:.1%}, Frechet distance {results[name]['frechet']:.2f}")
+        (out / "figures.json").write_text(json.dumps(results, indent=2) + "\n")
+        keras.backend.clear_session()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Makes the preset that ships with the package of a run on the drawn birds.
+
+python examples/toybirds/card.py runs/toybirds --figures runs/figures.json
+
+The weights are those of the run; the card tells what they are and what was measured.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+
+from galip_keras.checkpoints import write_folder
+from galip_keras.training import describe, find_preset, load_model
+
+PRESETS = Path(__file__).parents[2] / "galip_keras" / "presets"
+
+CARD = """\
+# toybirds
+
+A small GALIP that draws cartoon birds of {image_size}x{image_size} pixels from English
+sentences. It ships with galip-keras and is the default of its commands:
+`galip sample "a red bird"`.
+
+- Generator: {generator_parameters:,} parameters.
+- CLIP, frozen: {clip_parameters_frozen:,} parameters, {clip_num_layers} blocks of width
+  {clip_hidden_dim} on {clip_grid_size}x{clip_grid_size} patches, trained from scratch
+  on the same birds.
+- Data: the 10,000 birds of the training split of `toybirds`, which galip-keras draws,
+  ten captions each.
+- Training: {steps} steps of {batch_size} pictures, learning rates {generator_lr:g} and
+  {discriminator_lr:g}, similarity weight {similarity_weight:g}, range weight
+  {range_weight:g}, seed {seed}.
+- Licence: Apache 2.0, the weights too.
+
+## Figures
+
+{figures}
+
+`examples/toybirds` in the repository has the commands that made the CLIP, the model and
+these figures, and how training went.
+
+## Limits
+
+It knows the words of its captions and no others: anything else gives some bird. It is
+not a measure of what GALIP can do on photographs.
+"""
+
+
+def table(figures):
+    """The figures as rows of Markdown."""
+    percent = "{:.1%}".format
+    rows = [("Named colours that are there", "test", "compositions")]
+    followed = [figures[split]["followed"] for split in rows[0][1:]]
+    for name in followed[0]:
+        rows.append((name, *(percent(split[name]) for split in followed)))
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|---|---|---|")
+    distances = figures["frechet"]
+    ratio = distances["generated"] / distances["real"]
+    entropies = figures["entropy"].values()
+    others = [
+        "Read by a classifier that saw drawn birds alone, of 2,000 pictures a split.",
+        f"Retrieval of the caption among 100 by its own CLIP: "
+        f"{percent(figures['retrieval'])}.",
+        f"Frechet distance in the classifier's features: {distances['generated']:.3g}, "
+        f"{ratio:.1f} times that of two halves of real birds.",
+        f"Entropy of what a caption leaves open, of the data's: mean "
+        f"{percent(sum(entropies) / len(entropies))}, least {percent(min(entropies))}.",
+        "Mean distance among 16 birds of a caption, of the data's: "
+        + ", ".join(f"{percent(x)} ({n})" for n, x in figures["diversity"].items())
+        + ".",
+    ]
+    return "\n".join([*lines, "", *(f"- {line}" for line in others)])
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.argument("run", type=click.Path(exists=True, path_type=Path))
+@click.option("--figures", type=click.Path(exists=True, path_type=Path), required=True)
+def main(run, figures):
+    preset = find_preset(run)
+    config = json.loads((run / "config.json").read_text())
+    facts = {**config, **describe(load_model(preset))}
+    figures = table(json.loads(figures.read_text()))
+    with write_folder(PRESETS / "toybirds") as folder:
+        shutil.copytree(preset, folder, dirs_exist_ok=True)
+        (folder / "README.md").write_text(CARD.format(figures=figures, **facts))
+    click.echo(PRESETS / "toybirds")
+
+
+if __name__ == "__main__":
+    main()

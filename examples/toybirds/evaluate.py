@@ -1,0 +1,168 @@
+"""Measures a model of the drawn birds by a network that it never saw.
+
+python examples/toybirds/evaluate.py runs/toybirds --classifier runs/classifier.keras
+"""
+
+import json
+from pathlib import Path
+
+import click
+import keras
+import numpy as np
+import scipy.linalg
+from birds import SIZE, labels, load, middle, named_colors, to_unit
+from classifier import read
+
+from galip_keras import datasets
+from galip_keras.datasets.birds import ATTRIBUTES, COLORS, Bird
+from galip_keras.datasets.drawing import draw
+from galip_keras.metrics import diversity
+from galip_keras.training import load_model
+
+COUNT = 2000
+GROUP = 100  # pictures among which one is to be found
+BIRDS_A_CAPTION = 16
+CAPTIONS = 20
+
+
+def generate(model, captions, seed=0):
+    """Uint8 pictures, one a caption, their seeds counted from `seed`."""
+    batches = [
+        model.generate(captions[i : i + GROUP], seed=seed + i)
+        for i in range(0, len(captions), GROUP)
+    ]
+    return np.concatenate(batches)
+
+
+def followed(captions, found):
+    """How often a colour that a caption names is there, by attribute."""
+    right = {}
+    for i, caption in enumerate(captions):
+        for name, color in named_colors(caption).items():
+            shown = ATTRIBUTES[name][found[name][i]]
+            right.setdefault(name, []).append(shown == color)
+    return {name: np.mean(values) for name, values in right.items()}
+
+
+def entropies(found):
+    """Of what is found, in bits, by attribute."""
+    values = {}
+    for name, numbers in found.items():
+        shares = np.bincount(numbers, minlength=len(ATTRIBUTES[name])) / len(numbers)
+        shares = shares[shares > 0]
+        values[name] = -np.sum(shares * np.log2(shares))
+    return values
+
+
+def variety(model, classifier, real):
+    """Entropy of what "a red bird" and its like leave open, of that of the data."""
+    captions = [f"a {color} bird" for color in COLORS for _ in range(GROUP)]
+    found = read(classifier, generate(model, captions))[1]
+    parts = {name: np.split(x, len(COLORS)) for name, x in found.items()}
+    whole = entropies(real)
+    ratios = {}
+    for name in [name for name in ATTRIBUTES if name != "body"]:
+        mean = np.mean([entropies({name: part})[name] for part in parts[name]])
+        ratios[name] = mean / whole[name]
+    return ratios
+
+
+def retrieval(model, captions, images):
+    """How often a picture finds its caption among 100, by the model's own CLIP."""
+    clip = model.backbone.clip
+    text = clip.embed_text(model.preprocessor(captions))
+    embedded = [
+        clip.extract_features_and_embed(to_unit(images[i : i + GROUP]))[1]
+        for i in range(0, len(images), GROUP)
+    ]
+    text, embedded = (
+        keras.ops.convert_to_numpy(keras.ops.normalize(x, axis=-1))
+        for x in (text, keras.ops.concatenate(embedded))
+    )
+    hits = []
+    for i in range(0, len(text), GROUP):
+        cosines = embedded[i : i + GROUP] @ text[i : i + GROUP].T
+        hits.append(np.argmax(cosines, axis=1) == np.arange(len(cosines)))
+    return np.mean(hits)
+
+
+def frechet(x, y):
+    """The Frechet distance of two sets of features, as Gaussians."""
+    means, covariances = zip(*((f.mean(0), np.cov(f.T)) for f in (x, y)))
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    return np.sum((means[0] - means[1]) ** 2) + np.trace(sum(covariances) - 2 * root)
+
+
+def diversities(model, drawn, captions, rng):
+    """Mean distance of 16 birds of a caption, of that of 16 drawn ones.
+
+    For captions that name everything, and for those that name the body alone.
+    """
+    ratios = {}
+    for name, index in (("everything named", 0), ("body named", 9)):
+        values = []
+        for i in rng.choice(len(drawn), CAPTIONS, replace=False):
+            seeds = 3_000_000 + BIRDS_A_CAPTION * int(i) + np.arange(BIRDS_A_CAPTION)
+            real = []
+            for seed in seeds:
+                bird = drawn[i]
+                if index:
+                    others = {n: rng.choice(v) for n, v in ATTRIBUTES.items()}
+                    bird = Bird(**{**others, "body": bird.body})
+                real.append(np.asarray(draw(bird, int(seed), SIZE)))
+            made = generate(model, [captions[i][index]] * BIRDS_A_CAPTION)
+            values.append(diversity(made) / diversity(np.stack(real)))
+        ratios[name] = np.mean(values)
+    return ratios
+
+
+def figures(model, classifier, builder, count=COUNT):
+    """All figures, by name."""
+    rng = np.random.default_rng(0)
+    results = {}
+    reals, _, _ = load(builder, "train", 2 * count)
+    features, _ = read(classifier, middle(reals))
+    halves = features[:count], features[count:]
+    for split in ("test", "compositions"):
+        pictures, drawn, texts = load(builder, split)
+        _, real = read(classifier, middle(pictures))
+        truth = labels(drawn)
+        # Each bird's captions in an order of its own, as many of them as it takes.
+        order = [rng.permutation(len(t)) for t in texts]
+        captions = [
+            texts[i % len(texts)][order[i % len(texts)][i // len(texts)]]
+            for i in range(count)
+        ]
+        made, found = read(classifier, generate(model, captions))
+        results[split] = {
+            "classifier": {n: np.mean(real[n] == truth[n]) for n in ATTRIBUTES},
+            "followed": followed(captions, found),
+        }
+        if split == "test":
+            full = [t[0] for t in texts][: count // GROUP * GROUP]
+            results["retrieval"] = retrieval(model, full, generate(model, full))
+            distances = frechet(made, halves[0]), frechet(*halves)
+            results["frechet"] = dict(zip(("generated", "real"), distances))
+            results["diversity"] = diversities(model, drawn, texts, rng)
+            results["entropy"] = variety(model, classifier, real)
+    return results
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.argument("model")
+@click.option("--classifier", required=True, metavar="FILE")
+@click.option("--count", type=click.IntRange(GROUP), default=COUNT, show_default=True)
+@click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE")
+def main(model, classifier, count, data_dir, out):
+    builder = datasets.prepare("toybirds", data_dir)
+    classifier = keras.saving.load_model(classifier)
+    results = figures(load_model(model), classifier, builder, count)
+    text = json.dumps(results, indent=2, default=lambda x: round(float(x), 4))
+    click.echo(text)
+    if out:
+        out.write_text(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,7 @@ from galip_cli.quiet import quiet_imports
 def info(model, as_json):
     """Tell versions, devices and presets, or the sizes of MODEL.
 
-    MODEL is a run folder, preset folder, hub handle or architecture.
+    MODEL is a preset, run folder, preset folder, hub handle or architecture.
 
     \b
     Examples:
@@ -25,7 +25,7 @@ def info(model, as_json):
         import keras
         import keras_hub
 
-        from galip_keras.text_to_image import ARCHITECTURES
+        from galip_keras.text_to_image import ARCHITECTURES, BUNDLED
         from galip_keras.training import describe, load_model
     if model:
         facts = describe(load_model(model))
@@ -36,7 +36,8 @@ def info(model, as_json):
             "keras_hub": keras_hub.__version__,
             "backend": keras.backend.backend(),
             "devices": _devices(keras),
-            "presets": {
+            "presets": BUNDLED,
+            "architectures": {
                 name: spec["description"] for name, spec in ARCHITECTURES.items()
             },
         }

@@ -17,7 +17,10 @@ from galip_cli.quiet import quiet_imports
 _MOST_SEEDS = 1_000_000
 
 # Pictures that are made without a progress bar.
-_FEW = 4
+_FEW = 16
+
+# Rows and columns of a sheet.
+_SHEET = 4
 
 
 class Seeds(click.ParamType):
@@ -50,11 +53,12 @@ class Seeds(click.ParamType):
 )
 @click.option(
     "--model",
-    required=True,
+    default="toybirds",
+    show_default=True,
     metavar="MODEL",
-    help="A run folder, preset folder, hub handle or architecture.",
+    help="A preset, run folder, preset folder, hub handle or architecture.",
 )
-@click.option("--seeds", type=Seeds(), help="Such as 3, 0-7 or 1,5,9.  [default: 0]")
+@click.option("--seeds", type=Seeds(), help="Such as 3, 0-7 or 1,5,9.")
 @click.option(
     "--num-images",
     type=click.IntRange(1, _MOST_SEEDS),
@@ -82,20 +86,23 @@ class Seeds(click.ParamType):
 def sample(
     prompts, prompts_file, model, seeds, num_images, truncation, out, grid, as_json
 ):
-    """Make pictures from sentences: one for every prompt and seed.
+    """Make pictures from sentences.
 
-    Prints the paths of the PNG files, which carry prompt, seed and model as text. The
-    same prompt, seed and model give the same picture, whatever else is asked for.
+    A sheet of sixteen for each prompt; with --seeds or --num-images a picture for every
+    prompt and seed. Prints the paths of the PNG files, which carry prompt, seed and
+    model as text. The same prompt, seed and model give the same picture, whatever else
+    is asked for.
 
     \b
     Examples:
-      galip sample "an owl" --model runs/birds
+      galip sample "a red bird"
       galip sample "an owl" "a red barn" --model runs/birds --seeds 0-7 --grid
     """
     prompts = _all_prompts(prompts, prompts_file)
     if seeds and num_images:
         raise click.UsageError("--seeds and --num-images exclude each other: give one.")
-    seeds = seeds or list(range(num_images or 1))
+    sheets = not (seeds or num_images)
+    seeds = seeds or list(range(num_images or _SHEET**2))
     folder = Path(out)
     _check_writable(folder)
     with quiet_imports():
@@ -109,28 +116,37 @@ def sample(
     # An architecture begins with random weights: the same ones every time.
     keras.utils.set_random_seed(0)
     network = load_model(model)
+    _warn_of_unknown_words(network, model, prompts)
     common = {
         "truncation": truncation,
         "model": model,
         "version": galip_keras.__version__,
     }
+    results = []
+
+    def save(image, name, **text):
+        text = {**text, **common}
+        path = folder / f"{name}.png"
+        _save(image, path, text)
+        results.append({**text, "path": str(path)})
+
     jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
-    results, images = [], []
+    images = []
     with _progress(jobs) as bar:
         for prompt, seed in bar:
             # One at a time: in a batch, rounding depends on what else is in it.
             image = network.generate([prompt], seed=seed, truncation=truncation)[0]
-            result = {"prompt": prompt, "seed": seed, **common}
-            path = folder / f"{_slug(prompt)}-{seed}.png"
-            _save(Image.fromarray(image), path, result)
-            results.append({**result, "path": str(path)})
-            if grid:
+            if sheets or grid:
                 images.append(image)
+            if not sheets:
+                name = f"{_slug(prompt)}-{seed}"
+                save(Image.fromarray(image), name, prompt=prompt, seed=seed)
+            elif seed == seeds[-1]:
+                sheet = image_grid(np.stack(images[-len(seeds) :]), columns=_SHEET)
+                save(sheet, _slug(prompt), prompt=prompt, seeds=seeds)
     if grid:
-        path = folder / "grid.png"
-        result = {"prompts": prompts, "seeds": seeds, **common}
-        _save(image_grid(np.stack(images), columns=len(seeds)), path, result)
-        results.append({**result, "path": str(path)})
+        picture = image_grid(np.stack(images), columns=len(seeds))
+        save(picture, "grid", prompts=prompts, seeds=seeds)
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
     else:
@@ -168,8 +184,21 @@ def _check_writable(folder):
         ) from error
 
 
+def _warn_of_unknown_words(network, model, prompts):
+    if model != "toybirds":
+        return
+    words = network.preprocessor.unknown_words(prompts)
+    if words:
+        click.echo(
+            f"toybirds knows only drawn birds, and not {', '.join(map(repr, words))}: "
+            "the picture is a guess. For any words there is the paper's model, which "
+            "you train (galip train --help) or convert (galip convert --help).",
+            err=True,
+        )
+
+
 def _progress(jobs):
-    if len(jobs) < _FEW:
+    if len(jobs) <= _FEW:
         return contextlib.nullcontext(jobs)
     return click.progressbar(jobs, label="Pictures", file=sys.stderr)
 

@@ -33,6 +33,9 @@ class FrozenCLIP(keras.layers.Layer):
         pixel_scaling: `"reference"` or `"standard"`. How pixels in [-1, 1] are mapped
             before CLIP's own normalisation: `0.25 x + 0.75`, as the authors' code
             does, or `0.5 x + 0.5`.
+        standardize: bool. Whether the features are shifted and scaled, channel by
+            channel, to mean 0 and deviation 1 on the pictures that `adapt` was given.
+            The paper does not; a discriminator learns faster from it.
         **kwargs: other keyword arguments of `keras.layers.Layer`.
 
     Raises:
@@ -48,6 +51,7 @@ class FrozenCLIP(keras.layers.Layer):
         clip,
         feature_layers=(1, 4, 8),
         pixel_scaling="reference",
+        standardize=False,
         dtype=None,
         name="clip",
         **kwargs,
@@ -65,6 +69,15 @@ class FrozenCLIP(keras.layers.Layer):
         self.clip = clip
         self.feature_layers = tuple(feature_layers)
         self.pixel_scaling = pixel_scaling
+        self.standardize = standardize
+        if standardize:
+            shape = (len(feature_layers), 1, 1, encoder.hidden_dim)
+            self.feature_mean = self.add_weight(
+                shape=shape, initializer="zeros", trainable=False, name="feature_mean"
+            )
+            self.feature_std = self.add_weight(
+                shape=shape, initializer="ones", trainable=False, name="feature_std"
+            )
         # keras-hub creates the position ids as zeros and relies on weights being loaded
         # over them; without this a randomly initialised CLIP sees no positions.
         positions = encoder.embedding.position_ids
@@ -116,6 +129,19 @@ class FrozenCLIP(keras.layers.Layer):
         """
         return ops.cast(self.clip.get_text_embeddings(token_ids), "float32")
 
+    def adapt(self, images):
+        """Learns mean and deviation of the features, where they are standardised.
+
+        Args:
+            images: tensor `(num_images, height, height, 3)` in [-1, 1], of any size.
+        """
+        if self.standardize:
+            features, _ = self._encode(images, max(self.feature_layers) + 1)
+            features = ops.cast(features, "float32")
+            mean, variance = ops.moments(features, axes=(0, 2, 3), keepdims=True)
+            self.feature_mean.assign(mean[0])
+            self.feature_std.assign(ops.sqrt(variance[0]) + keras.config.epsilon())
+
     def extract_features(self, images):
         """The tapped feature maps of images, without their class tokens.
 
@@ -128,7 +154,7 @@ class FrozenCLIP(keras.layers.Layer):
         """
         # The blocks after the last tap would be computed for nothing.
         features, _ = self._encode(images, num_layers=max(self.feature_layers) + 1)
-        return features
+        return self._standardized(features)
 
     def extract_features_and_embed(self, images):
         """The tapped feature maps of images and their embeddings.
@@ -144,7 +170,7 @@ class FrozenCLIP(keras.layers.Layer):
         features, x = self._encode(images, num_layers=self.num_layers)
         class_token = self.clip.vision_encoder.layer_norm(x[:, :1])[:, 0]
         embeddings = self.clip.vision_projection(class_token)
-        return features, ops.cast(embeddings, "float32")
+        return self._standardized(features), ops.cast(embeddings, "float32")
 
     def transform_bridge(self, bridge, prompts, prompt_layers):
         """Runs the vision transformer on a bridge feature in place of image patches.
@@ -188,6 +214,14 @@ class FrozenCLIP(keras.layers.Layer):
                 taps.append(self._to_map(x))
         return ops.stack(taps, axis=1), x
 
+    def _standardized(self, features):
+        if not self.standardize:
+            return features
+        mean, std = (
+            ops.cast(x, features.dtype) for x in (self.feature_mean, self.feature_std)
+        )
+        return (features - mean) / std
+
     def _normalize(self, images):
         scale, offset = _PIXEL_SCALING[self.pixel_scaling]
         images = nearest_resize(images, self.image_size)
@@ -206,6 +240,7 @@ class FrozenCLIP(keras.layers.Layer):
                 "clip": keras.layers.serialize(self.clip),
                 "feature_layers": self.feature_layers,
                 "pixel_scaling": self.pixel_scaling,
+                "standardize": self.standardize,
             }
         )
         return config

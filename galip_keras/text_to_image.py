@@ -39,6 +39,7 @@ ARCHITECTURES = {
         # With the pixels themselves, through the embedding of the patches: a small CLIP
         # overlooks much of what makes a picture sharp.
         "feature_layers": (-1, 0, 2),
+        "standardize": True,
         "generator": {
             "base_channels": 16,
             "bridge_channels": 32,
@@ -355,8 +356,11 @@ def build(architecture, clip=None, dtype=None):
         backbone, tokenizer = random_clip(**spec.get("random_clip", {}), dtype=dtype)
     else:
         backbone, tokenizer = load_clip(clip, dtype=dtype)
-    feature_layers = spec.get("feature_layers", (1, 4, 8))
-    frozen = FrozenCLIP(backbone, feature_layers=feature_layers)
+    frozen = FrozenCLIP(
+        backbone,
+        feature_layers=spec.get("feature_layers", (1, 4, 8)),
+        standardize=spec.get("standardize", False),
+    )
     generator = MateG(frozen, dtype=dtype, **spec.get("generator", {}))
     preprocessor = tokenizer and GALIPTextToImagePreprocessor(tokenizer)
     return GALIPTextToImage(GALIPBackbone(generator), preprocessor)

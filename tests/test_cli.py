@@ -2,6 +2,7 @@ import contextlib
 import gc
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -92,7 +93,6 @@ def test_group_help_without_arguments(galip):
         ["train", "--dataset", "folder:x", "--coordinator", "localhost:1"],
         ["sample", "--model", "galip_tiny"],
         ["sample", " ", "--model", "galip_tiny"],
-        ["sample", "an owl"],
         ["sample", "an owl", "--model", "galip_tiny", "--seeds", "7-0"],
         ["sample", "an owl", "--model", "galip_tiny", "--seeds", "-1"],
         ["sample", "an owl", "--model", "galip_tiny", "--seeds", "0-999999999999"],
@@ -202,6 +202,38 @@ def test_any_prompt_has_a_safe_name_of_its_own(galip, preset, tmp_path):
     assert [Image.open(path).text["prompt"] for path in paths] == prompts
 
 
+def test_toybirds_is_the_model_and_a_sheet_the_picture(galip, tmp_path):
+    out = tmp_path / "out"
+    code, output, errors = galip("sample", "a red bird", "--out", out)
+    assert (code, errors) == (0, "")
+    assert output == f"{out / 'a-red-bird.png'}\n"
+    sheet = Image.open(out / "a-red-bird.png")
+    assert sheet.size == (4 * 64, 4 * 64)
+    assert sheet.text["model"] == "toybirds"
+    assert sheet.text["seeds"] == str(list(range(16)))
+    sample(galip, "a red bird", "--seeds", "0,15", "--out", out)
+    for seed, corner in ((0, (0, 0)), (15, (192, 192))):
+        box = (*corner, *(x + 64 for x in corner))
+        alone = Image.open(out / f"a-red-bird-{seed}.png")
+        np.testing.assert_array_equal(sheet.crop(box), alone)
+    # The one in the README. Rounding differs between backends and machines.
+    root = pathlib.Path(__file__).parents[1]
+    shown = Image.open(root / "examples" / "toybirds" / "a-red-bird.png")
+    difference = np.asarray(shown, "float32") - np.asarray(sheet, "float32")
+    assert np.abs(difference).mean() < 1
+
+
+def test_words_that_toybirds_does_not_know(galip, tmp_path):
+    args = ["a red bird and an Astronaut 猫", "--seeds", 0, "--out", tmp_path]
+    code, output, errors = galip("sample", *args)
+    assert code == 0
+    assert Image.open(output.strip()).size == (64, 64)
+    assert errors.count("\n") == 1
+    assert "'astronaut', '猫'" in errors
+    assert "'red'" not in errors
+    assert "galip convert" in errors
+
+
 def test_prompts_file_that_is_no_text(error, tmp_path):
     (tmp_path / "prompts").write_bytes(b"\xff\xfe\x00")
     code, line = error(
@@ -216,7 +248,9 @@ def test_info(galip, preset):
     facts = json.loads(output)
     assert (code, errors) == (0, "")
     assert facts["galip_keras"] == galip_keras.__version__
-    assert {"galip_vit_base_patch32", "galip_tiny"} <= facts["presets"].keys()
+    architectures = {"galip_vit_base_patch32", "galip_small", "galip_tiny"}
+    assert facts["architectures"].keys() == architectures
+    assert facts["presets"].keys() == {"toybirds"}
     code, output, errors = galip("info", preset, "--json")
     assert (code, errors) == (0, "")
     assert json.loads(output)["image_size"] == 64

@@ -1,5 +1,7 @@
 """The keras-hub task: presets, noise, pictures from prompts."""
 
+import pathlib
+
 import keras
 import keras_hub
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from keras.ops import convert_to_numpy
 
 from galip_keras import GALIPBackbone, GALIPTextToImage, noise
-from galip_keras.text_to_image import build
+from galip_keras.text_to_image import build, preset_folder
 
 PROMPTS = ["a red bird", "an owl's nest, 12° 猫🐦", ""]
 
@@ -132,3 +134,29 @@ def test_a_clip_that_cannot_be_had_is_one_clear_line(tmp_path):
     with pytest.raises(ValueError, match="--clip FOLDER") as caught:
         build("galip_vit_base_patch32", clip=str(tmp_path / "nowhere"))
     assert "\n" not in str(caught.value)
+
+
+def test_toybirds_is_small_and_complete():
+    folder = pathlib.Path(preset_folder("toybirds"))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert size <= 20e6
+    assert "## Limits" in (folder / "README.md").read_text()
+    assert preset_folder("my_birds") == "my_birds"
+
+
+def test_toybirds_draws_the_color_that_it_is_told():
+    model = GALIPTextToImage.from_preset("toybirds")
+    hues = {"red": 0, "blue": 2}
+    for color, channel in hues.items():
+        images = model.generate([f"a {color} bird"] * 8, seed=0).astype("float32")
+        middle = images[:, 24:40, 24:40].mean(axis=(0, 1, 2))
+        assert np.argmax(middle) == channel
+
+
+def test_unknown_words_are_those_of_several_tokens():
+    preprocessor = GALIPTextToImage.from_preset("toybirds").preprocessor
+    prompts = ["A red bird's wing", "an astronaut, perching; ASTRONAUT"]
+    # The captions of the training data say "wings".
+    assert set(preprocessor.unknown_words(prompts)) <= {"s", "wing", "astronaut"}
+    assert "astronaut" in preprocessor.unknown_words(prompts)
+    assert preprocessor.unknown_words(["this is a little bird"]) == []

@@ -4,7 +4,6 @@ python examples/toybirds/evaluate.py runs/toybirds --classifier runs/classifier.
 """
 
 import json
-from pathlib import Path
 
 import click
 import keras
@@ -148,20 +147,20 @@ def figures(model, classifier, builder, count=COUNT):
     return results
 
 
+def to_json(results):
+    return json.dumps(results, indent=2, default=lambda x: round(float(x), 4)) + "\n"
+
+
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("model")
 @click.option("--classifier", required=True, metavar="FILE")
 @click.option("--count", type=click.IntRange(GROUP), default=COUNT, show_default=True)
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE")
-def main(model, classifier, count, data_dir, out):
+def main(model, classifier, count, data_dir):
     builder = datasets.prepare("toybirds", data_dir)
     classifier = keras.saving.load_model(classifier)
     results = figures(load_model(model), classifier, builder, count)
-    text = json.dumps(results, indent=2, default=lambda x: round(float(x), 4))
-    click.echo(text)
-    if out:
-        out.write_text(f"{text}\n")
+    click.echo(to_json(results), nl=False)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Makes the preset that ships with the package of a run on the drawn birds.
 
-python examples/toybirds/card.py runs/toybirds --figures runs/figures.json
+python examples/toybirds/preset.py runs/toybirds --classifier runs/classifier.keras
 
-The weights are those of the run; the card tells what they are and what was measured.
+The weights are those of the run in half precision, to be small. What was measured of
+them, and how, stands in figures.json here and on their card.
 """
 
 import json
@@ -10,11 +11,16 @@ import shutil
 from pathlib import Path
 
 import click
+import h5py
+import keras
+from evaluate import figures, to_json
 
+from galip_keras import datasets
 from galip_keras.checkpoints import write_folder
+from galip_keras.text_to_image import preset_folder
 from galip_keras.training import describe, find_preset, load_model
 
-PRESETS = Path(__file__).parents[2] / "galip_keras" / "presets"
+FIGURES = Path(__file__).with_name("figures.json")
 
 CARD = """\
 # toybirds
@@ -75,18 +81,43 @@ def table(figures):
     return "\n".join([*lines, "", *(f"- {line}" for line in others)])
 
 
+def halve(path):
+    """Stores the float32 weights of a file as float16. Keras reads them as before."""
+    with h5py.File(path) as file, h5py.File(path.with_suffix(".half"), "w") as half:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                is_float = item.dtype == "float32"
+                half[name] = item[()].astype("float16" if is_float else item.dtype)
+            else:
+                half.require_group(name).attrs.update(item.attrs)
+
+        half.attrs.update(file.attrs)
+        file.visititems(copy)
+    path.with_suffix(".half").replace(path)
+
+
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option("--figures", type=click.Path(exists=True, path_type=Path), required=True)
-def main(run, figures):
-    preset = find_preset(run)
-    config = json.loads((run / "config.json").read_text())
-    facts = {**config, **describe(load_model(preset))}
-    figures = table(json.loads(figures.read_text()))
-    with write_folder(PRESETS / "toybirds") as folder:
-        shutil.copytree(preset, folder, dirs_exist_ok=True)
-        (folder / "README.md").write_text(CARD.format(figures=figures, **facts))
-    click.echo(PRESETS / "toybirds")
+@click.option("--classifier", required=True, metavar="FILE")
+@click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
+def main(run, classifier, data_dir):
+    builder = datasets.prepare("toybirds", data_dir)
+    with write_folder(Path(preset_folder("toybirds"))) as folder:
+        shutil.copytree(find_preset(run), folder, dirs_exist_ok=True)
+        for path in folder.glob("*.weights.h5"):
+            halve(path)
+        model = load_model(folder)
+        measured = figures(model, keras.saving.load_model(classifier), builder)
+        FIGURES.write_text(to_json(measured))
+        last = (run / "metrics.jsonl").read_text().splitlines()[-1]
+        facts = {
+            **json.loads((run / "config.json").read_text()),
+            "steps": json.loads(last)["step"],
+            **describe(model),
+            "figures": table(measured),
+        }
+        (folder / "README.md").write_text(CARD.format(**facts))
 
 
 if __name__ == "__main__":

@@ -144,6 +144,8 @@ def sample(
             elif seed == seeds[-1]:
                 sheet = image_grid(np.stack(images[-len(seeds) :]), columns=_SHEET)
                 save(sheet, _slug(prompt), prompt=prompt, seeds=seeds)
+                if not grid:
+                    images.clear()
     if grid:
         picture = image_grid(np.stack(images), columns=len(seeds))
         save(picture, "grid", prompts=prompts, seeds=seeds)

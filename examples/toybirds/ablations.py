@@ -3,7 +3,6 @@
 python examples/toybirds/ablations.py --clip runs/clip ... --out runs/ablations
 """
 
-import json
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 from birds import load, middle
 from classifier import read
-from evaluate import followed, frechet, generate
+from evaluate import followed, frechet, generate, to_json
 from keras import ops
 
 from galip_keras import FrozenCLIP, datasets, text_to_image, training
@@ -86,12 +85,12 @@ def main(clip, classifier, out, steps, data_dir, seed):
         model = train(variant, clip, run, steps, data_dir, seed)
         features, found = read(classifier, generate(model, captions))
         results[name] = {
-            "followed": {k: float(x) for k, x in followed(captions, found).items()},
-            "frechet": float(frechet(features, real)),
+            "followed": followed(captions, found),
+            "frechet": frechet(features, real),
         }
         mean = np.mean(list(results[name]["followed"].values()))
         say(f"colours {mean:.1%}, Frechet distance {results[name]['frechet']:.2f}")
-        (out / "figures.json").write_text(json.dumps(results, indent=2) + "\n")
+        (out / "figures.json").write_text(to_json(results))
         keras.backend.clear_session()
 
 

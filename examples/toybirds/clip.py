@@ -1,7 +1,7 @@
 """Trains a small CLIP on the drawn birds, for GALIP to stand on.
 
 python examples/toybirds/clip.py --out runs/clip
-galip train --dataset toybirds --preset galip_tiny --clip runs/clip
+galip train --dataset toybirds --preset galip_small --clip runs/clip
 
 About half an hour on two cores. It sees the pictures as `FrozenCLIP` will show them to
 GALIP, and it knows nothing but these birds. A generator that learns from a small CLIP
@@ -18,27 +18,17 @@ import click
 import keras
 import keras_hub
 import numpy as np
-import tensorflow as tf
 import tokenizers
+from birds import load, middle, to_unit
 from keras import ops
 
 from galip_keras import FrozenCLIP, backend, datasets
 from galip_keras.callbacks import say
 from galip_keras.clip import byte_pair_tokenizer, random_clip
 from galip_keras.datasets import pipeline
-from galip_keras.text_to_image import GALIPTextToImagePreprocessor
+from galip_keras.text_to_image import ARCHITECTURES, GALIPTextToImagePreprocessor
 
-SIZES = {
-    "image_size": 64,
-    "patch_size": 8,
-    "hidden_dim": 128,
-    "num_layers": 4,
-    "num_heads": 4,
-    "embedding_dim": 128,
-    "text_hidden_dim": 128,
-    "text_num_layers": 2,
-    "text_num_heads": 4,
-}
+SIZES = ARCHITECTURES["galip_small"]["random_clip"]
 # Factors of the first weights, much as in OpenAI's CLIP. Without them the embedding of
 # a sentence tells little but its length at first, and training never gets past the
 # background to the colours.
@@ -155,17 +145,12 @@ def retrieval(model, preprocessor, builder):
     Means over all groups of 100 in the test split. The captions are those that name
     every attribute: "a red bird" would be true of ten pictures.
     """
-    size = SIZES["image_size"]
-
-    def example(record):
-        image = tf.io.decode_jpeg(record["image"], channels=3, ratio=2)
-        image = tf.image.resize_with_crop_or_pad(image, size, size)
-        return tf.cast(image, tf.float32) / 127.5 - 1.0, record["captions"][0]
-
-    records = pipeline.records(builder, pipeline.shards(builder, "test"))
+    pictures, _, texts = load(builder, "test")
+    images, captions = to_unit(middle(pictures)), [text[0] for text in texts]
     hits = []
-    for images, captions in records.map(example).batch(GROUP, drop_remainder=True):
-        batch = {"images": images, "token_ids": preprocessor(captions)}
+    for first in range(0, len(images) // GROUP * GROUP, GROUP):
+        group = slice(first, first + GROUP)
+        batch = {"images": images[group], "token_ids": preprocessor(captions[group])}
         logits = model.predict_on_batch(batch)
         hits.append([np.mean(np.argmax(x, 1) == np.arange(GROUP)) for x in logits])
     return np.mean(hits, axis=0)

@@ -43,27 +43,22 @@ def followed(captions, found):
     return {name: np.mean(values) for name, values in right.items()}
 
 
-def entropies(found):
-    """Of what is found, in bits, by attribute."""
-    values = {}
-    for name, numbers in found.items():
-        shares = np.bincount(numbers, minlength=len(ATTRIBUTES[name])) / len(numbers)
-        shares = shares[shares > 0]
-        values[name] = -np.sum(shares * np.log2(shares))
-    return values
+def entropy(numbers):
+    """Of what is found of an attribute, in bits."""
+    shares = np.unique(numbers, return_counts=True)[1] / len(numbers)
+    return -np.sum(shares * np.log2(shares))
 
 
 def variety(model, classifier, real):
     """Entropy of what "a red bird" and its like leave open, of that of the data."""
     captions = [f"a {color} bird" for color in COLORS for _ in range(GROUP)]
-    found = read(classifier, generate(model, captions))[1]
-    parts = {name: np.split(x, len(COLORS)) for name, x in found.items()}
-    whole = entropies(real)
-    ratios = {}
-    for name in [name for name in ATTRIBUTES if name != "body"]:
-        mean = np.mean([entropies({name: part})[name] for part in parts[name]])
-        ratios[name] = mean / whole[name]
-    return ratios
+    _, found = read(classifier, generate(model, captions))
+    del found["body"]
+    return {
+        name: np.mean([entropy(part) for part in np.split(numbers, len(COLORS))])
+        / entropy(real[name])
+        for name, numbers in found.items()
+    }
 
 
 def retrieval(model, captions, images):

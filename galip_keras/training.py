@@ -550,6 +550,8 @@ def _assemble(model, settings, plan):
         network, *names = PARTS[part]
         for name in names:
             layers = getattr(getattr(gan, network), name)
+            if layers is None:
+                raise ValueError(f"this model has no {part} to freeze")
             for layer in layers if isinstance(layers, list) else [layers]:
                 layer.trainable = False
     _compile(gan, settings, plan, 1.0)

@@ -12,6 +12,7 @@ from galip_keras import GALIPTextToImage, MateD, training
 from galip_keras.callbacks import Progress
 from galip_keras.datasets import embeddings
 from galip_keras.guard import Guard
+from galip_keras.text_to_image import ARCHITECTURES
 from galip_keras.training import find_preset, load_model, train
 
 pytestmark = pytest.mark.usefixtures("less_to_compile")
@@ -191,6 +192,15 @@ def test_frozen_parts_stay_as_they_are(run, data, tmp_path):
         is_frozen = name.startswith(("bridge_predictor", "tap_block", "narrow_block"))
         is_same = np.array_equal(weight, after[name])
         assert is_same == is_frozen or (is_same and not weight.any()), name
+
+
+@once
+def test_no_prompts_to_freeze(settings, tmp_path, monkeypatch):
+    spec = ARCHITECTURES["galip_tiny"]
+    generator = {**spec["generator"], "prompt_layers": ()}
+    monkeypatch.setitem(ARCHITECTURES, "galip_tiny", {**spec, "generator": generator})
+    with pytest.raises(ValueError, match="this model has no prompts to freeze"):
+        train(**settings, freeze=("prompts",), steps=1, run=tmp_path / "run")
 
 
 def parts(folder):

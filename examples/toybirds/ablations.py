@@ -1,13 +1,15 @@
 """Trains GALIP on the drawn birds without this or that part of it.
 
-python examples/toybirds/ablations.py --clip runs/clip ... --out runs/ablations
+python examples/toybirds/ablations.py --clip runs/clip \\
+    --classifier runs/classifier.keras --out runs/ablations
+
+What was measured of each is in ablations.json here.
 """
 
 from pathlib import Path
 
 import click
 import keras
-import numpy as np
 from birds import load, middle
 from classifier import read
 from evaluate import followed, frechet, generate, to_json
@@ -16,7 +18,9 @@ from keras import ops
 from galip_keras import FrozenCLIP, datasets, text_to_image, training
 from galip_keras.callbacks import say
 
-BATCH_SIZE = 32
+FIGURES = Path(__file__).with_suffix(".json")
+
+BATCH_SIZE = 16
 RATES = {"generator_lr": 4e-4, "discriminator_lr": 8e-4}
 
 
@@ -65,6 +69,16 @@ def train(variant, clip, run, steps, data_dir, seed):
     return training.load_model(str(run))
 
 
+def table(results):
+    """The figures as a table of Markdown."""
+    names = list(results["as it is"]["followed"])
+    lines = [f"| | {' | '.join(names)} | Frechet |", "|---" * (len(names) + 2) + "|"]
+    for variant, values in results.items():
+        shares = " | ".join(f"{values['followed'][name]:.0%}" for name in names)
+        lines.append(f"| {variant} | {shares} | {values['frechet']:.1f} |")
+    return "\n".join(lines)
+
+
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--clip", required=True, metavar="FOLDER")
 @click.option("--classifier", required=True, metavar="FILE")
@@ -88,10 +102,9 @@ def main(clip, classifier, out, steps, data_dir, seed):
             "followed": followed(captions, found),
             "frechet": frechet(features, real),
         }
-        mean = np.mean(list(results[name]["followed"].values()))
-        say(f"colours {mean:.1%}, Frechet distance {results[name]['frechet']:.2f}")
-        (out / "figures.json").write_text(to_json(results))
+        FIGURES.write_text(to_json(results))
         keras.backend.clear_session()
+    click.echo(table(results))
 
 
 if __name__ == "__main__":

@@ -57,8 +57,11 @@ def main(run, out, steps, data_dir):
     out.mkdir(parents=True, exist_ok=True)
     lines = (run / "metrics.jsonl").read_text().splitlines()
     draw_curves([json.loads(line) for line in lines], out / "curves.png")
-    names = [f"step_{int(step):06d}.png" for step in steps.split(",")]
-    grids = [np.asarray(Image.open(run / "samples" / name)) for name in names]
+    paths = [run / "samples" / f"step_{int(step):06d}.png" for step in steps.split(",")]
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        raise click.UsageError(f"{run} has no samples {', '.join(missing)}")
+    grids = [np.asarray(Image.open(path)) for path in paths]
     size = grids[0].shape[0] // COLUMNS
     builder = datasets.prepare("toybirds", data_dir)
     pictures, captions = fixed_pictures(builder, COLUMNS**2, size)

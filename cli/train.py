@@ -121,18 +121,15 @@ def _check_processes(context, settings):
 @click.option(
     "--generator-lr",
     type=click.FloatRange(min=0, min_open=True),
-    default=1e-4,
-    show_default=True,
     metavar="RATE",
-    help="Learning rate of the generator.",
+    help="Learning rate of the generator.  [default: that of the preset or "
+    "architecture, for most the paper's 1e-4]",
 )
 @click.option(
     "--discriminator-lr",
     type=click.FloatRange(min=0, min_open=True),
-    default=4e-4,
-    show_default=True,
     metavar="RATE",
-    help="Learning rate of the discriminator.",
+    help="Learning rate of the discriminator.  [default: likewise, 4e-4]",
 )
 @click.option(
     "--base-batch-size",

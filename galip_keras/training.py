@@ -61,7 +61,9 @@ PARTS = {
 
 _CONFIG = "config.json"
 _PRESET = "preset"
+# What a preset has besides, for fine-tuning.
 _DISCRIMINATOR = "discriminator.weights.h5"
+_TRAINING = "training.json"
 
 # Pictures that are sampled and compared with real ones as training goes on.
 _SAMPLES = 64
@@ -76,8 +78,17 @@ _TENSORS_A_BLOCK = 15
 _TENSORS_A_LAYER = 12
 _LIBRARIES_GIB = 2.0
 
-# The paper's weights in the losses.
-_WEIGHTS = {"similarity_weight": 4.0, "penalty_weight": 2.0, "range_weight": 0.0}
+_RATES = ("generator_lr", "discriminator_lr")
+_WEIGHTS = ("similarity_weight", "penalty_weight", "range_weight")
+
+# The paper's, for what has none of its own.
+_PAPER = {
+    "generator_lr": 1e-4,
+    "discriminator_lr": 4e-4,
+    "similarity_weight": 4.0,
+    "penalty_weight": 2.0,
+    "range_weight": 0.0,
+}
 
 # After so many rollbacks another one will not help.
 _MOST_ROLLBACKS = 3
@@ -133,8 +144,8 @@ def train(
     precision="float32",
     seed=0,
     deterministic=None,
-    generator_lr=1e-4,
-    discriminator_lr=4e-4,
+    generator_lr=None,
+    discriminator_lr=None,
     base_batch_size=None,
     schedule="constant",
     warmup_steps=0,
@@ -184,8 +195,10 @@ def train(
         seed: int. Seed of the first weights, of the noise and of the order of the data.
         deterministic: bool. Whether TensorFlow and PyTorch avoid what differs from run
             to run. Defaults to true on a CPU.
-        generator_lr: float. Learning rate of the generator.
-        discriminator_lr: float. Learning rate of the discriminator.
+        generator_lr: float. Learning rate of the generator. Defaults, as do the
+            following rate and the three weights, to what the preset was trained with,
+            or to that of the architecture, for most the paper's: 1e-4.
+        discriminator_lr: float. Learning rate of the discriminator: 4e-4.
         base_batch_size: int. The batch size that the learning rates are meant for: they
             are scaled by the square root of the real one, `batch_size * accumulate`, to
             it. By default they are taken as they are.
@@ -193,8 +206,7 @@ def train(
         warmup_steps: int. Steps in which the learning rates rise from 0.
         average: int. Pictures after which weights count half in the averaged generator,
             which makes the samples and the preset. 0 for none.
-        similarity_weight: float. Weight of the CLIP similarity. Defaults, as do the
-            following, to that of the architecture, for most the paper's: 4.
+        similarity_weight: float. Weight of the CLIP similarity: 4.
         penalty_weight: float. Weight of the matching-aware gradient penalty: 2.
         range_weight: float. Weight of the squared distance of pixels to [-1, 1]: 0.
         augmentation: sequence of strings out of `augmentation.KINDS`, for small data.
@@ -237,6 +249,15 @@ def train(
         devices.join(coordinator, num_processes, process_id)
     if init is None and preset not in ARCHITECTURES:
         init = preset
+    given = {
+        "generator_lr": generator_lr,
+        "discriminator_lr": discriminator_lr,
+        "similarity_weight": similarity_weight,
+        "penalty_weight": penalty_weight,
+        "range_weight": range_weight,
+    }
+    own = _own_settings(preset, init)
+    given = {name: own[name] if x is None else x for name, x in given.items()}
     settings = {
         "dataset": _absolute_source(dataset),
         "preset": _absolute(preset),
@@ -249,13 +270,11 @@ def train(
         "precision": precision,
         "seed": seed,
         "deterministic": deterministic,
-        "generator_lr": generator_lr,
-        "discriminator_lr": discriminator_lr,
+        **given,
         "base_batch_size": base_batch_size,
         "schedule": schedule,
         "warmup_steps": warmup_steps,
         "average": average,
-        **_weights(preset, similarity_weight, penalty_weight, range_weight),
         "augmentation": sorted(augmentation),
         "freeze": sorted(freeze),
         "on_collapse": on_collapse,
@@ -274,8 +293,6 @@ def train(
         _check_folder(folder, settings, resume)
         if not dry_run:
             _make_folder(folder)
-    if init:
-        find_preset(init)
     if deterministic or (deterministic is None and devices.is_cpu()):
         devices.repeatable()
     with devices.use(num_devices):
@@ -397,11 +414,17 @@ def _count(variables):
     return sum(math.prod(variable.shape) for variable in variables)
 
 
-def _weights(preset, *given):
-    """The weights in the losses: what is given, or the architecture's own."""
-    own = {**_WEIGHTS, **ARCHITECTURES.get(preset, {}).get("training", {})}
-    given = dict(zip(_WEIGHTS, given))
-    return {name: own[name] if x is None else x for name, x in given.items()}
+def _own_settings(preset, init):
+    """Learning rates and weights in the losses, where none are given."""
+    own = {} if init else ARCHITECTURES[preset].get("training", {})
+    path = init and Path(find_preset(init)) / _TRAINING
+    if path and path.is_file():
+        try:
+            read = json.loads(path.read_text())
+            own = {name: float(read[name]) for name in _PAPER}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: delete it or mend it") from error
+    return {**_PAPER, **own}
 
 
 def _absolute(source):
@@ -439,7 +462,7 @@ def _check_settings(settings):
     for name in _WEIGHTS:
         if not 0 <= settings[name] < math.inf:
             raise ValueError(f"{name} must be 0 or more, not {settings[name]}")
-    for name in ("generator_lr", "discriminator_lr"):
+    for name in _RATES:
         if not 0 < settings[name] < math.inf:
             raise ValueError(f"{name} must be more than 0, not {settings[name]}")
     for name, known in (
@@ -709,7 +732,7 @@ def _run(folder, settings, plan, builder, embeddings, model, gan, resume, deadli
         if best:
             say(f"The preset is the best one, of step {best}.")
         if best or (not collapse and (first < last or not (folder / _PRESET).exists())):
-            _write_preset(folder / _PRESET, model, gan)
+            _write_preset(folder / _PRESET, model, gan, settings)
     journal.close()
     if collapse or step == last:
         return Run(folder, step, last, collapse=collapse)
@@ -807,7 +830,7 @@ def _fit(settings, plan, batches, gan, callbacks):
     )
 
 
-def _write_preset(folder, model, gan):
+def _write_preset(folder, model, gan, settings):
     if not devices.is_main():
         return
     # keras-hub cannot read presets of a mixed precision.
@@ -815,3 +838,5 @@ def _write_preset(folder, model, gan):
     with devices.alone(), write_folder(folder) as temporary:
         model.save_to_preset(str(temporary))
         gan.discriminator.save_weights(temporary / _DISCRIMINATOR)
+        own = {name: settings[name] for name in _PAPER}
+        (temporary / _TRAINING).write_text(json.dumps(own, indent=2) + "\n")

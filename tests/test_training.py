@@ -176,6 +176,21 @@ def test_fine_tuning_starts_from_the_preset(run, data, tmp_path):
 
 
 @once
+def test_fine_tuning_goes_on_with_the_rates_and_weights(copy, data, tmp_path):
+    run = tmp_path / "run"
+    settings = {**data, "init": str(copy), "steps": 1, "run": run, "dry_run": True}
+    path = copy / "preset" / "training.json"
+    own = json.loads(path.read_text())
+    path.write_text(json.dumps({**own, "range_weight": 3.0, "generator_lr": 1e-5}))
+    plan = train(**settings, generator_lr=2e-5)
+    expected = {**own, "range_weight": 3.0, "generator_lr": 2e-5}
+    assert {name: plan[name] for name in own} == expected
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"training\.json is damaged"):
+        train(**settings)
+
+
+@once
 def test_frozen_parts_stay_as_they_are(run, data, tmp_path):
     frozen = train(
         **data,

@@ -37,7 +37,7 @@ sentences. It ships with galip-keras and is the default of its commands:
   ten captions each.
 - Training: {steps} steps of {batch_size} pictures, learning rates {generator_lr:g} and
   {discriminator_lr:g}, similarity weight {similarity_weight:g}, range weight
-  {range_weight:g}, seed {seed}.
+  {range_weight:g}, seed {seed}{before}.
 - Licence: Apache 2.0, the weights too.
 
 ## Figures
@@ -111,8 +111,10 @@ def main(run, classifier, data_dir):
         measured = figures(model, keras.saving.load_model(classifier), builder)
         FIGURES.write_text(to_json(measured))
         last = (run / "metrics.jsonl").read_text().splitlines()[-1]
+        config = json.loads((run / "config.json").read_text())
         facts = {
-            **json.loads((run / "config.json").read_text()),
+            **config,
+            "before": "; earlier runs came before it" if config["init"] else "",
             "steps": json.loads(last)["step"],
             **describe(model),
             "figures": table(measured),

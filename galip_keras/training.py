@@ -78,17 +78,10 @@ _TENSORS_A_BLOCK = 15
 _TENSORS_A_LAYER = 12
 _LIBRARIES_GIB = 2.0
 
-_RATES = ("generator_lr", "discriminator_lr")
-_WEIGHTS = ("similarity_weight", "penalty_weight", "range_weight")
-
 # The paper's, for what has none of its own.
-_PAPER = {
-    "generator_lr": 1e-4,
-    "discriminator_lr": 4e-4,
-    "similarity_weight": 4.0,
-    "penalty_weight": 2.0,
-    "range_weight": 0.0,
-}
+_RATES = {"generator_lr": 1e-4, "discriminator_lr": 4e-4}
+_WEIGHTS = {"similarity_weight": 4.0, "penalty_weight": 2.0, "range_weight": 0.0}
+_PAPER = {**_RATES, **_WEIGHTS}
 
 # After so many rollbacks another one will not help.
 _MOST_ROLLBACKS = 3
@@ -416,15 +409,16 @@ def _count(variables):
 
 def _own_settings(preset, init):
     """Learning rates and weights in the losses, where none are given."""
-    own = {} if init else ARCHITECTURES[preset].get("training", {})
-    path = init and Path(find_preset(init)) / _TRAINING
-    if path and path.is_file():
-        try:
-            read = json.loads(path.read_text())
-            own = {name: float(read[name]) for name in _PAPER}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: delete it or mend it") from error
-    return {**_PAPER, **own}
+    if not init:
+        return {**_PAPER, **ARCHITECTURES[preset].get("training", {})}
+    path = Path(find_preset(init)) / _TRAINING
+    if not path.is_file():
+        return _PAPER
+    try:
+        own = json.loads(path.read_text())
+        return {name: float(own[name]) for name in _PAPER}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: delete it or mend it") from error
 
 
 def _absolute(source):

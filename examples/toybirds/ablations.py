@@ -21,7 +21,6 @@ from galip_keras.callbacks import say
 FIGURES = Path(__file__).with_suffix(".json")
 
 BATCH_SIZE = 16
-RATES = {"generator_lr": 4e-4, "discriminator_lr": 8e-4}
 
 
 @keras.saving.register_keras_serializable()
@@ -64,7 +63,6 @@ def train(variant, clip, run, steps, data_dir, seed):
         batch_size=BATCH_SIZE,
         data_dir=data_dir,
         seed=seed,
-        **RATES,
     )
     return training.load_model(str(run))
 

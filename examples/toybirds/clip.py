@@ -24,7 +24,8 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 import tokenizers
-from birds import SIZE, load, middle, to_unit
+from birds import SIZE, load, middle
+from evaluate import embed_captions, embed_images, retrieval
 from keras import layers, ops
 
 from galip_keras import FrozenCLIP, backend, datasets
@@ -50,7 +51,6 @@ SCALES = {
 SEQUENCE_LENGTH = 40
 LEARNING_RATE = 6e-4
 EPOCH = 50  # steps
-GROUP = 100  # pictures among which one is to be found
 
 FAMILY = 4  # a bird and others like it
 PARTS = ("body", "wing", "crown", "belly")
@@ -225,47 +225,34 @@ def build_clip(vocabulary_size, seed):
     return clip
 
 
-def retrieval(model, preprocessor, builder):
-    """How often a picture finds its caption among 100, and a caption its picture.
+def retrieve(clip, preprocessor, builder):
+    """`retrieval` on the test split, by the captions that name every attribute.
 
-    Means over all groups of 100 in the test split. The captions are those that name
-    every attribute: "a red bird" would be true of ten pictures.
+    "A red bird" would be true of ten pictures in a hundred.
     """
     pictures, _, texts = load(builder, "test")
-    images, captions = to_unit(middle(pictures)), [text[0] for text in texts]
-    hits = []
-    for first in range(0, len(images) // GROUP * GROUP, GROUP):
-        group = slice(first, first + GROUP)
-        batch = {"images": images[group], "token_ids": preprocessor(captions[group])}
-        logits = model.predict_on_batch(batch)
-        hits.append([np.mean(np.argmax(x, 1) == np.arange(GROUP)) for x in logits])
-    return np.mean(hits, axis=0)
+    texts = embed_captions(clip, preprocessor, [text[0] for text in texts])
+    return retrieval(embed_images(clip, middle(pictures)), texts)
 
 
-def told_apart(model, preprocessor, builder):
+def told_apart(clip, preprocessor, builder):
     """How often a picture prefers its caption to one that has this wrong."""
     rng = np.random.default_rng(0)
     pictures, drawn, _ = load(builder, "test")
-    images = to_unit(middle(pictures))
-    texts = {"": drawn}
-    for name in ATTRIBUTES:
-        texts[name] = [changed(bird, rng, [name]) for bird in drawn]
-    texts["places of two colours"] = [swapped(bird, rng) for bird in drawn]
-    texts = {
-        name: [captions(bird, i)[0] for i, bird in enumerate(others)]
-        for name, others in texts.items()
+    images = embed_images(clip, middle(pictures))
+
+    def cosines(drawn):
+        texts = [captions(bird, i)[0] for i, bird in enumerate(drawn)]
+        return np.sum(images * embed_captions(clip, preprocessor, texts), axis=1)
+
+    right = cosines(drawn)
+    wrong = {
+        name: cosines([changed(bird, rng, [name]) for bird in drawn])
+        for name in ATTRIBUTES
     }
-    cosines = {name: [] for name in texts}
-    for first in range(0, len(images), GROUP):
-        group = slice(first, first + GROUP)
-        for name, values in texts.items():
-            batch = {
-                "images": images[group],
-                "token_ids": preprocessor(values[group]),
-            }
-            cosines[name].extend(np.diagonal(model.predict_on_batch(batch)[0]))
-    right = np.array(cosines.pop(""))
-    return {name: np.mean(right > values) for name, values in cosines.items()}
+    exchanged = [swapped(bird, rng) for bird in drawn]
+    wrong["places of two colours"] = cosines(exchanged)
+    return {name: np.mean(right > values) for name, values in wrong.items()}
 
 
 @click.command(help=__doc__.splitlines()[0])
@@ -279,6 +266,10 @@ def main(out, steps, batch_size, data_dir, seed):
         raise click.UsageError(f"{out} exists: give another --out")
     if steps % EPOCH:
         raise click.UsageError(f"--steps must be a multiple of {EPOCH}, not {steps}")
+    if batch_size % (2 * FAMILY):
+        raise click.UsageError(
+            f"--batch-size must be a multiple of {2 * FAMILY}, not {batch_size}"
+        )
     keras.utils.set_random_seed(seed)
     builder = datasets.prepare("toybirds", data_dir)
     records = pipeline.records(builder, pipeline.shards(builder, "train"))
@@ -307,9 +298,9 @@ def main(out, steps, batch_size, data_dir, seed):
             verbose=0,
             callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report)],
         )
-        apart = told_apart(model, preprocessor, builder)
+        apart = told_apart(frozen, preprocessor, builder)
         say(", ".join(f"{name} {right:.1%}" for name, right in apart.items()))
-    found = retrieval(model, preprocessor, builder)
+    found = retrieve(frozen, preprocessor, builder)
     say(f"test: captions found {found[0]:.1%}, pictures found {found[1]:.1%}")
     clip.save_to_preset(str(out))
     tokenizer.save_to_preset(str(out))

@@ -61,23 +61,35 @@ def variety(model, classifier, real):
     }
 
 
-def retrieval(model, captions, images):
-    """How often a picture finds its caption among 100, by the model's own CLIP."""
-    clip = model.backbone.clip
-    text = clip.embed_text(model.preprocessor(captions))
-    embedded = [
-        clip.extract_features_and_embed(to_unit(images[i : i + GROUP]))[1]
-        for i in range(0, len(images), GROUP)
-    ]
-    text, embedded = (
-        keras.ops.convert_to_numpy(keras.ops.normalize(x, axis=-1))
-        for x in (text, keras.ops.concatenate(embedded))
+def embed_captions(clip, preprocessor, captions):
+    """CLIP's embeddings of sentences, normalised: an array `(n, embedding_dim)`."""
+    return _embed(captions, lambda part: clip.embed_text(preprocessor(part)))
+
+
+def embed_images(clip, images):
+    """CLIP's embeddings of uint8 pictures, normalised: `(n, embedding_dim)`."""
+    return _embed(
+        images, lambda part: clip.extract_features_and_embed(to_unit(part))[1]
     )
+
+
+def _embed(inputs, embed):
+    parts = [embed(inputs[i : i + GROUP]) for i in range(0, len(inputs), GROUP)]
+    embedded = keras.ops.normalize(keras.ops.concatenate(parts), axis=-1)
+    return keras.ops.convert_to_numpy(embedded)
+
+
+def retrieval(images, captions):
+    """How often a picture finds its caption among 100, and a caption its picture.
+
+    Means over all groups of 100 embeddings.
+    """
     hits = []
-    for i in range(0, len(text), GROUP):
-        cosines = embedded[i : i + GROUP] @ text[i : i + GROUP].T
-        hits.append(np.argmax(cosines, axis=1) == np.arange(len(cosines)))
-    return np.mean(hits)
+    for i in range(0, len(images) // GROUP * GROUP, GROUP):
+        cosines = images[i : i + GROUP] @ captions[i : i + GROUP].T
+        found = (np.argmax(x, axis=1) for x in (cosines, cosines.T))
+        hits.append([np.mean(x == np.arange(GROUP)) for x in found])
+    return np.mean(hits, axis=0)
 
 
 def frechet(x, y):
@@ -134,7 +146,10 @@ def figures(model, classifier, builder, count=COUNT):
         }
         if split == "test":
             full = [t[0] for t in texts][: count // GROUP * GROUP]
-            results["retrieval"] = retrieval(model, full, generate(model, full))
+            results["retrieval"], _ = retrieval(
+                embed_images(model.backbone.clip, generate(model, full)),
+                embed_captions(model.backbone.clip, model.preprocessor, full),
+            )
             distances = frechet(made, halves[0]), frechet(*halves)
             results["frechet"] = dict(zip(("generated", "real"), distances))
             results["diversity"] = diversities(model, drawn, texts, rng)

@@ -25,8 +25,8 @@ def info(model, as_json):
         import keras
         import keras_hub
 
+        from galip_keras.loading import describe, load_model
         from galip_keras.text_to_image import ARCHITECTURES, BUNDLED
-        from galip_keras.training import describe, load_model
     if model:
         facts = describe(load_model(model))
     else:

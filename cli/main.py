@@ -7,7 +7,7 @@ import click
 
 import galip_keras
 
-COMMANDS = ("train", "sample", "data", "convert", "info")
+COMMANDS = ("train", "sample", "evaluate", "data", "convert", "info")
 
 
 class LazyGroup(click.Group):

@@ -111,7 +111,7 @@ def sample(
         from PIL import Image
 
         from galip_keras.callbacks import image_grid
-        from galip_keras.training import load_model
+        from galip_keras.loading import load_model
 
     # An architecture begins with random weights: the same ones every time.
     keras.utils.set_random_seed(0)

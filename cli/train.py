@@ -234,6 +234,20 @@ def _check_processes(context, settings):
     metavar="STEPS",
     help="Steps from one report of the losses to the next.",
 )
+@click.option(
+    "--evaluate-every",
+    type=click.IntRange(min=1),
+    metavar="STEPS",
+    help="Measure as `galip evaluate` does, on the test split where there is one.",
+)
+@click.option(
+    "--evaluate-images",
+    type=click.IntRange(min=4),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Pictures of such an evaluation.",
+)
 @click.option("--wandb", is_flag=True, help="Report to Weights & Biases, too.")
 @click.option(
     "--devices",

@@ -17,6 +17,7 @@ _MODULES = {
     "MateD": "mate_d",
     "MateG": "mate_g",
     "PromptPredictor": "mate_g",
+    "evaluate": "evaluation",
     "noise": "text_to_image",
     "train": "training",
 }

@@ -1,5 +1,6 @@
 """What Keras lacks: reports, samples and interruptions of a run counted in steps."""
 
+import json
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from tqdm.auto import tqdm
 
 from galip_keras import metrics
 from galip_keras.backend import devices
+from galip_keras.journal import write_text
 
 # Samples are made so many at a time.
 _SAMPLES_AT_ONCE = 16
@@ -178,6 +180,45 @@ class Samples(EverySteps):
     @property
     def _clip(self):
         return self.text_to_image.backbone.clip
+
+
+class Evaluation(EverySteps):
+    """Honest figures as training goes on, as `galip evaluate` measures them.
+
+    Writes them to the journal, their names after `evaluation_`, and whole reports to
+    `step_000300.json`.
+
+    Args:
+        folder: path. Where the reports go.
+        every: int. Steps from one to the next.
+        last: int. The last training step, which is evaluated in any case.
+        judge: a `galip_keras.metrics.judge.Judge`.
+        pictures: the `galip_keras.metrics.pictures.Pictures` to judge, of a model that
+            follows the training.
+        real: those to compare with.
+        cache: path. As for `Judge.report`.
+        journal: a `galip_keras.journal.Journal`.
+    """
+
+    def __init__(self, folder, every, last, judge, pictures, real, cache, journal):
+        super().__init__(every, last)
+        self.folder = Path(folder)
+        self.judge = judge
+        self.pictures = pictures
+        self.real = real
+        self.cache = cache
+        self.journal = journal
+
+    def on_step(self, model):
+        report, _, _ = self.judge.report(
+            self.pictures, self.real, cache=self.cache, progress=False
+        )
+        if devices.is_main():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"step_{self.step:06d}.json"
+            write_text(path, f"{json.dumps(report, indent=2)}\n")
+        figures = {f"evaluation_{f['metric']}": f["value"] for f in report["figures"]}
+        self.journal.write(self.step, figures)
 
 
 class Progress(keras.callbacks.Callback):

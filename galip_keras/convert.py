@@ -17,6 +17,7 @@ import numpy as np
 from galip_keras.clip import FrozenCLIP, byte_pair_tokenizer, load_clip
 from galip_keras.mate_d import MateD
 from galip_keras.mate_g import MateG
+from galip_keras.pytorch import read_state
 from galip_keras.text_to_image import (
     GALIPBackbone,
     GALIPTextToImage,
@@ -342,57 +343,6 @@ def _load_discriminator_block(block, tensors):
 
 
 # === Files ===
-
-
-def read_state(path):
-    """Reads a PyTorch file that holds tensors and plain containers only.
-
-    Args:
-        path: string. A file that `torch.save` wrote.
-
-    Returns:
-        What the file holds, tensors as NumPy arrays.
-
-    Raises:
-        ValueError: for a file that is something else or carries code. Nothing in it is
-            executed.
-        ImportError: where PyTorch is not installed.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            "Reading PyTorch files needs PyTorch: pip install 'galip-keras[torch]'"
-        ) from error
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # PyTorch names what its reader of plain tensors met; garbage it reports in many
-        # ways.
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        if not found:
-            raise ValueError(
-                f"{path} is no file of PyTorch weights, or holds more than tensors and "
-                "plain containers."
-            ) from error
-        raise ValueError(
-            f"{path} holds more than tensors and plain containers ({found[1]}) and was "
-            "not loaded: such a file could run code."
-        ) from error
-    return _to_numpy(state)
-
-
-def _to_numpy(value):
-    if isinstance(value, dict):
-        return {key: _to_numpy(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_to_numpy(item) for item in value]
-    if hasattr(value, "detach"):
-        value = value.detach()
-        return (value.float() if value.is_floating_point() else value).numpy()
-    return value
 
 
 def read_vocabulary(path, vocabulary_size=49408):

@@ -4,6 +4,7 @@ config.json       everything needed to do it again
 checkpoints/      complete states to resume from, the newest and the best
 samples/          pictures of the same noise and captions, as training goes on
 metrics.jsonl     losses and figures of the samples, a line a report
+evaluation/       more figures, of as many pictures as are asked for
 logs/             the same for TensorBoard
 data_report.txt   what was odd about the data
 preset/           the averaged generator, for `GALIPTextToImage.from_preset`
@@ -11,9 +12,7 @@ preset/           the averaged generator, for `GALIPTextToImage.from_preset`
 
 import json
 import math
-import os
 import platform
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +23,7 @@ import keras_hub
 from galip_keras import __version__, augmentation, backend, datasets
 from galip_keras.backend import devices
 from galip_keras.callbacks import (
+    Evaluation,
     Interruption,
     Progress,
     Report,
@@ -32,38 +32,36 @@ from galip_keras.callbacks import (
     training_step,
 )
 from galip_keras.checkpoints import Checkpoint, write_folder
-from galip_keras.clip import first_words
 from galip_keras.gan import GALIP, adam
 from galip_keras.guard import Guard
-from galip_keras.journal import Journal, check_wandb, write_text
-from galip_keras.mate_d import MateD
-from galip_keras.text_to_image import (
-    ARCHITECTURES,
-    BUNDLED,
-    GALIPBackbone,
-    GALIPTextToImage,
-    build,
-    preset_folder,
+from galip_keras.journal import Journal, write_text
+from galip_keras.loading import (
+    CONFIG,
+    DISCRIMINATOR,
+    PAPER,
+    PRESET,
+    TRAINING,
+    WEIGHTS,
+    describe,
+    load_discriminator,
+    load_model,
+    num_parameters,
+    own_settings,
+    set_precision,
 )
-
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-SCHEDULES = ("constant", "cosine")
-ON_COLLAPSE = ("continue", "rollback", "stop")
-
-# What can be frozen, by network.
-PARTS = {
-    "bridge": ("generator", "bridge_predictor"),
-    "prompts": ("generator", "prompt_predictor"),
-    "blocks": ("generator", "conv", "generator_blocks", "to_rgb"),
-    "extractor": ("discriminator", "tap_blocks", "narrow_block"),
-    "head": ("discriminator", "head_conv_1", "head_conv_2"),
-}
-
-_CONFIG = "config.json"
-_PRESET = "preset"
-# What a preset has besides, for fine-tuning.
-_DISCRIMINATOR = "discriminator.weights.h5"
-_TRAINING = "training.json"
+from galip_keras.mate_d import MateD
+from galip_keras.metrics.judge import Judge
+from galip_keras.settings import (
+    PARTS,
+    absolute,
+    absolute_path,
+    absolute_source,
+    check_folder,
+    check_settings,
+    dataset_name,
+    make_folder,
+)
+from galip_keras.text_to_image import ARCHITECTURES, GALIPBackbone, GALIPTextToImage
 
 # Pictures that are sampled and compared with real ones as training goes on.
 _SAMPLES = 64
@@ -78,32 +76,9 @@ _TENSORS_A_BLOCK = 15
 _TENSORS_A_LAYER = 12
 _LIBRARIES_GIB = 2.0
 
-# The paper's, for what has none of its own.
-_RATES = {"generator_lr": 1e-4, "discriminator_lr": 4e-4}
-_WEIGHTS = {"similarity_weight": 4.0, "penalty_weight": 2.0, "range_weight": 0.0}
-_PAPER = {**_RATES, **_WEIGHTS}
-
 # After so many rollbacks another one will not help.
 _MOST_ROLLBACKS = 3
 _ROLLBACK_FACTOR = 0.5
-
-# A run that is resumed goes on as it began. Other settings, such as its length, may
-# change.
-_FIXED = (
-    "dataset",
-    "preset",
-    "init",
-    "clip",
-    "batch_size",
-    "accumulate",
-    "precision",
-    "seed",
-    "captions",
-    "average",
-    *_WEIGHTS,
-    "augmentation",
-    "freeze",
-)
 
 
 class Run(NamedTuple):
@@ -155,6 +130,8 @@ def train(
     save_every=100,
     sample_every=100,
     report_every=50,
+    evaluate_every=None,
+    evaluate_images=1000,
     wandb=False,
     num_devices=1,
     coordinator=None,
@@ -214,6 +191,9 @@ def train(
         sample_every: int. Steps from one grid of samples, and their figures, to the
             next.
         report_every: int. Steps from one report of the losses to the next.
+        evaluate_every: int. Steps from one evaluation, as `galip_keras.evaluate` does
+            it on the test split where there is one, to the next. None by default.
+        evaluate_images: int. Pictures of an evaluation.
         wandb: bool. Whether to report to Weights & Biases, too.
         num_devices: int. Devices of this machine, TensorFlow and JAX.
         coordinator: string. `HOST:PORT` of process 0, where several processes train
@@ -249,13 +229,13 @@ def train(
         "penalty_weight": penalty_weight,
         "range_weight": range_weight,
     }
-    own = _own_settings(preset, init)
+    own = own_settings(preset, init)
     given = {name: own[name] if x is None else x for name, x in given.items()}
     settings = {
-        "dataset": _absolute_source(dataset),
-        "preset": _absolute(preset),
-        "init": _absolute(init) if init else None,
-        "clip": _absolute(clip) if clip else None,
+        "dataset": absolute_source(dataset),
+        "preset": absolute(preset),
+        "init": absolute(init) if init else None,
+        "clip": absolute(clip) if clip else None,
         "epochs": 100 if epochs is None and steps is None else epochs,
         "steps": steps,
         "batch_size": batch_size,
@@ -271,21 +251,23 @@ def train(
         "augmentation": sorted(augmentation),
         "freeze": sorted(freeze),
         "on_collapse": on_collapse,
-        "data_dir": _absolute_path(data_dir),
-        "captions": _absolute_path(captions),
+        "data_dir": absolute_path(data_dir),
+        "captions": absolute_path(captions),
         "allow_bad": allow_bad,
         "save_every": save_every,
         "sample_every": sample_every,
         "report_every": report_every,
+        "evaluate_every": evaluate_every,
+        "evaluate_images": evaluate_images,
         "wandb": wandb,
         "num_devices": num_devices,
     }
-    _check_settings(settings)
-    folder = Path(run or Path("runs", _dataset_name(dataset))).absolute()
+    check_settings(settings)
+    folder = Path(run or Path("runs", dataset_name(dataset))).absolute()
     if devices.is_main():
-        _check_folder(folder, settings, resume)
+        check_folder(folder, settings, resume)
         if not dry_run:
-            _make_folder(folder)
+            make_folder(folder)
     if deterministic or (deterministic is None and devices.is_cpu()):
         devices.repeatable()
     with devices.use(num_devices):
@@ -328,214 +310,6 @@ def _model(settings, builder):
     return model
 
 
-def load_model(source, clip=None):
-    """Builds or loads a model, whatever it is called.
-
-    Args:
-        source: string. A key of `ARCHITECTURES` or `BUNDLED` in
-            `galip_keras.text_to_image`, a run folder, a preset folder, or a handle such
-            as `"hf://user/model"`.
-        clip: string. For an architecture, as `text_to_image.build` takes it.
-
-    Returns:
-        A `GALIPTextToImage`.
-
-    Raises:
-        ValueError: where there is no such model or it cannot be loaded.
-    """
-    if source in ARCHITECTURES:
-        return build(source, clip)
-    if clip:
-        raise ValueError(f"{source} brings its own CLIP: leave the clip out")
-    preset = find_preset(source)
-    try:
-        return GALIPTextToImage.from_preset(preset)
-    except Exception as error:
-        message = f"{source} could not be loaded ({first_words(error)})"
-        raise ValueError(message) from error
-
-
-def find_preset(source):
-    """The preset that keras-hub reads: the one inside where `source` is a run folder.
-
-    Raises:
-        ValueError: where there is none.
-    """
-    if "://" in str(source):
-        return source
-    folder = Path(preset_folder(source))
-    if (folder / "checkpoints").is_dir() or (folder / _PRESET).is_dir():
-        if not (folder / _PRESET / _CONFIG).is_file():
-            raise ValueError(
-                f"{source} is a run without preset/, which is written when training "
-                "ends: resume it, or give another model"
-            )
-        folder = folder / _PRESET
-    if not folder.exists():
-        known = ", ".join((*BUNDLED, *ARCHITECTURES))
-        raise ValueError(
-            f"unknown model {source!r}: give {known}, a preset folder, a run folder or "
-            "a handle such as hf://USER/MODEL"
-        )
-    if not (folder / _CONFIG).is_file():
-        raise ValueError(f"{source} holds no preset: there is no {_CONFIG} in it")
-    return str(folder)
-
-
-def describe(model):
-    """Sizes and parameter counts of a `GALIPTextToImage`, as a dict of plain values."""
-    generator, clip = model.backbone.generator, model.backbone.clip
-    return {
-        "image_size": generator.image_size,
-        "latent_dim": generator.latent_dim,
-        "base_channels": generator.base_channels,
-        "prompt_layers": list(generator.prompt_layers),
-        "clip_image_size": clip.image_size,
-        "clip_grid_size": clip.grid_size,
-        "clip_hidden_dim": clip.hidden_dim,
-        "clip_num_layers": clip.num_layers,
-        "clip_embedding_dim": clip.embedding_dim,
-        "clip_feature_layers": list(clip.feature_layers),
-        "clip_pixel_scaling": clip.pixel_scaling,
-        "generator_parameters": _count(generator.trainable_variables),
-        "discriminator_parameters": _count(MateD.for_clip(clip).trainable_variables),
-        "clip_parameters_frozen": _count(clip.variables),
-    }
-
-
-def _count(variables):
-    return sum(math.prod(variable.shape) for variable in variables)
-
-
-def _own_settings(preset, init):
-    """Learning rates and weights in the losses, where none are given."""
-    if not init:
-        return {**_PAPER, **ARCHITECTURES[preset].get("training", {})}
-    path = Path(find_preset(init)) / _TRAINING
-    if not path.is_file():
-        return _PAPER
-    try:
-        own = json.loads(path.read_text())
-        return {name: float(own[name]) for name in _PAPER}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: delete it or mend it") from error
-
-
-def _absolute(source):
-    """A source with its path made absolute, where it is one that exists."""
-    if source in (*ARCHITECTURES, *BUNDLED, "random"):
-        return source
-    path = os.path.expanduser(str(source))
-    return os.path.abspath(path) if os.path.exists(path) else str(source)
-
-
-def _absolute_source(dataset):
-    name, colon, source = str(dataset).partition(":")
-    return f"{name}:{_absolute(source)}" if colon and source else name
-
-
-def _absolute_path(path):
-    return str(Path(path).expanduser().absolute()) if path else None
-
-
-def _dataset_name(dataset):
-    name, _, source = str(dataset).partition(":")
-    return Path(source).expanduser().resolve().name if name == "folder" else name
-
-
-def _check_settings(settings):
-    if settings["epochs"] is not None and settings["steps"] is not None:
-        raise ValueError("give epochs or steps, not both")
-    # The mismatched sentence of a picture is that of its neighbour in the batch.
-    least = {"batch_size": 2, "average": 0, "warmup_steps": 0}
-    others = ("epochs", "steps", "accumulate", "base_batch_size", "num_devices")
-    every = ("save_every", "sample_every", "report_every")
-    for name, value in {**dict.fromkeys((*others, *every), 1), **least}.items():
-        if settings[name] is not None and settings[name] < value:
-            raise ValueError(f"{name} must be at least {value}, not {settings[name]}")
-    for name in _WEIGHTS:
-        if not 0 <= settings[name] < math.inf:
-            raise ValueError(f"{name} must be 0 or more, not {settings[name]}")
-    for name in _RATES:
-        if not 0 < settings[name] < math.inf:
-            raise ValueError(f"{name} must be more than 0, not {settings[name]}")
-    for name, known in (
-        ("precision", PRECISIONS),
-        ("schedule", SCHEDULES),
-        ("on_collapse", ON_COLLAPSE),
-        ("augmentation", augmentation.KINDS),
-        ("freeze", tuple(PARTS)),
-    ):
-        values = settings[name]
-        unknown = {values} if isinstance(values, str) else set(values)
-        if unknown - set(known):
-            raise ValueError(f"{name} must be one of {', '.join(known)}")
-    shares = settings["num_devices"] * devices.process()[1]
-    if settings["batch_size"] % shares:
-        raise ValueError(
-            f"{shares} devices cannot share {settings['batch_size']} pictures a step: "
-            "batch_size must be a multiple"
-        )
-    if settings["wandb"]:
-        check_wandb()
-
-
-def _make_folder(folder):
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"the run folder {folder} cannot be written ({error.strerror}): "
-            "give another --run"
-        ) from error
-
-
-def _check_folder(folder, settings, resume):
-    """Makes sure that nothing in the run folder would be lost."""
-    if not folder.is_dir() or next(folder.iterdir(), None) is None:
-        return
-    if not resume:
-        raise ValueError(
-            f"the run folder {folder} is not empty: go on with the run in it with "
-            "--resume, or give another --run"
-        )
-    _check_unchanged(folder, settings)
-
-
-def _check_unchanged(folder, settings):
-    try:
-        old = json.loads((folder / _CONFIG).read_text())
-        changes = [
-            f"{name} was {old[name]} and is {settings[name]}"
-            for name in _FIXED
-            if old[name] != settings[name]
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder} holds no run to resume: {_CONFIG} is missing or damaged"
-        ) from error
-    if changes:
-        raise ValueError(
-            f"the run in {folder} has other settings: {'; '.join(changes)}. Resume it "
-            "with its own, or give another --run"
-        )
-
-
-def _discriminator(model, init, preset):
-    """A new discriminator, or to fine-tune a preset the one that lies in it."""
-    sizes = ARCHITECTURES.get(preset, {}).get("discriminator", {})
-    discriminator = MateD.for_clip(model.backbone.clip, **sizes)
-    if init:
-        weights = Path(find_preset(init)) / _DISCRIMINATOR
-        if weights.is_file():
-            discriminator.load_weights(weights)
-        else:
-            say(f"{init} has no {_DISCRIMINATOR}: fine-tuning starts with a new one.")
-    return discriminator
-
-
 def _embeddings(builder, model):
     """The files of the captions' embeddings, or None where none can be written."""
     from galip_keras.datasets import embeddings
@@ -552,14 +326,14 @@ def _embeddings(builder, model):
 
 def _assemble(model, settings, plan):
     """The GAN of a model's generator and a discriminator, compiled."""
-    discriminator = _discriminator(model, settings["init"], settings["preset"])
+    discriminator = load_discriminator(model, settings["init"], settings["preset"])
     for network in (model.backbone, discriminator):
         set_precision(network, settings["precision"])
     gan = GALIP(
         model.backbone.generator,
         discriminator,
         average=settings["average"] > 0,
-        **{name: settings[name] for name in _WEIGHTS},
+        **{name: settings[name] for name in WEIGHTS},
         augmentation=settings["augmentation"],
         seed=settings["seed"],
     )
@@ -610,17 +384,6 @@ def _schedule(learning_rate, settings, plan):
     )
 
 
-def set_precision(model, precision):
-    """Sets the dtype policy of a model and all that is in it; weights stay float32."""
-    precision = keras.dtype_policies.get(precision)
-    for layer in model._flatten_layers():
-        layer.dtype_policy = precision
-    if not backend.attends_in(precision.compute_dtype):
-        for layer in model._flatten_layers():
-            if isinstance(layer, keras.layers.MultiHeadAttention):
-                set_precision(layer, "float32")
-
-
 def _plan(settings, builder):
     """How long to train: pictures, steps of an epoch, steps in all."""
     from galip_keras.datasets.pipeline import num_examples
@@ -638,10 +401,10 @@ def _plan(settings, builder):
 def _memory(settings, model):
     """How much memory a step takes, roughly, in GiB."""
     generator, clip = model.backbone.generator, model.backbone.clip
-    discriminator = _count(MateD.for_clip(clip).trainable_variables)
-    trained = _count(generator.trainable_variables)
+    discriminator = num_parameters(MateD.for_clip(clip).trainable_variables)
+    trained = num_parameters(generator.trainable_variables)
     # Weight, gradient and two moments of what is trained; the average, old and new.
-    numbers = 4 * (trained + discriminator) + _count(clip.variables)
+    numbers = 4 * (trained + discriminator) + num_parameters(clip.variables)
     numbers += 2 * trained * (settings["average"] > 0)
     numbers += (trained + discriminator) * (settings["accumulate"] > 1)
     pictures = settings["batch_size"] // settings["num_devices"] // devices.process()[1]
@@ -675,7 +438,7 @@ def _write_start(folder, settings, builder):
     }
     (folder / "checkpoints").mkdir(exist_ok=True)
     config = json.dumps({**settings, "versions": versions}, indent=2)
-    write_text(folder / _CONFIG, f"{config}\n")
+    write_text(folder / CONFIG, f"{config}\n")
     report = folder / "data_report.txt"
     if not report.exists():
         lines = datasets.report(builder)
@@ -725,8 +488,8 @@ def _run(folder, settings, plan, builder, embeddings, model, gan, resume, deadli
         best = checkpoint.restore_best(gan) if collapse else 0
         if best:
             say(f"The preset is the best one, of step {best}.")
-        if best or (not collapse and (first < last or not (folder / _PRESET).exists())):
-            _write_preset(folder / _PRESET, model, gan, settings)
+        if best or (not collapse and (first < last or not (folder / PRESET).exists())):
+            _write_preset(folder / PRESET, model, gan, settings)
     journal.close()
     if collapse or step == last:
         return Run(folder, step, last, collapse=collapse)
@@ -772,7 +535,7 @@ def _callbacks(folder, settings, last, builder, model, journal, checkpoint):
     size = model.backbone.generator.image_size
     pictures, captions = fixed_pictures(builder, _SAMPLES, size)
     guard = checkpoint.guard
-    return [
+    callbacks = [
         Report(settings["report_every"], last, settings["batch_size"], journal, guard),
         Samples(
             folder / "samples",
@@ -788,6 +551,31 @@ def _callbacks(folder, settings, last, builder, model, journal, checkpoint):
         checkpoint,
         Progress(last),
     ]
+    if settings["evaluate_every"]:
+        callbacks.insert(
+            2, _evaluation(folder, settings, last, builder, model, journal)
+        )
+    return callbacks
+
+
+def _evaluation(folder, settings, last, builder, model, journal):
+    from galip_keras.metrics import pictures
+
+    split = pictures.default_split(builder)
+    captions = pictures.captions_of(builder, split, settings["evaluate_images"])
+    size = model.backbone.generator.image_size
+    made = pictures.generated(model, str(folder), captions)
+    made.facts.update(dataset=settings["dataset"], split=split)
+    return Evaluation(
+        folder / "evaluation",
+        settings["evaluate_every"],
+        last,
+        Judge(model),
+        made,
+        pictures.of_dataset(builder, settings["dataset"], split, size),
+        Path(builder.data_path, "statistics"),
+        journal,
+    )
 
 
 def _batches(settings, builder, embeddings, model, first):
@@ -831,6 +619,6 @@ def _write_preset(folder, model, gan, settings):
     set_precision(model.backbone, "float32")
     with devices.alone(), write_folder(folder) as temporary:
         model.save_to_preset(str(temporary))
-        gan.discriminator.save_weights(temporary / _DISCRIMINATOR)
-        own = {name: settings[name] for name in _PAPER}
-        (temporary / _TRAINING).write_text(json.dumps(own, indent=2) + "\n")
+        gan.discriminator.save_weights(temporary / DISCRIMINATOR)
+        own = {name: settings[name] for name in PAPER}
+        (temporary / TRAINING).write_text(json.dumps(own, indent=2) + "\n")

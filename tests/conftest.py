@@ -14,6 +14,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import keras
 import pytest
+from drawn import draw_pictures
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,16 @@ def less_to_compile():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ARCHITECTURES, "galip_tiny", tiny.ARCHITECTURE)
         yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Circles, as arguments of `train` and `evaluate`."""
+    folder = tmp_path_factory.mktemp("data")
+    return {
+        "dataset": f"folder:{draw_pictures(folder / 'circles')}",
+        "data_dir": folder / "prepared",
+    }
 
 
 @pytest.fixture

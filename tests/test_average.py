@@ -10,7 +10,7 @@ from tiny import values
 from galip_keras import GALIP
 from galip_keras.augmentation import KINDS, NUM_RANDOM
 from galip_keras.gan import adam
-from galip_keras.training import set_precision
+from galip_keras.loading import set_precision
 
 FIT = {"batch_size": 4, "shuffle": False, "verbose": 0}
 

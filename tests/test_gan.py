@@ -9,8 +9,8 @@ from tiny import values
 
 from galip_keras import GALIP
 from galip_keras.gan import adam
+from galip_keras.loading import set_precision
 from galip_keras.losses import range_penalty
-from galip_keras.training import set_precision
 
 LOSSES = {
     "d_real",

@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the bottom of the house to its top: a module imports from what stands before it.
 FLOORS = [
     "backend",
+    "pytorch",
     "layers",
     "clip",
     "mate_g",
@@ -26,7 +27,10 @@ FLOORS = [
     "guard",
     "callbacks",
     "checkpoints",
+    "loading",
+    "settings",
     "training",
+    "evaluation",
     "convert",
     "export",
     "serving",
@@ -35,8 +39,8 @@ ROOMS = {
     "tensorflow": {"backend/tensorflow.py", "datasets", "export.py"},
     "tensorflow_datasets": {"datasets"},
     "tensorflow_text": {"export.py"},
-    "jax": {"backend/jax.py", "convert.py"},
-    "torch": {"backend/torch.py", "convert.py"},
+    "jax": {"backend/jax.py"},
+    "torch": {"backend/torch.py", "pytorch.py"},
 }
 # Loaded when they are called: `noise`, which is TensorFlow's on every backend, and what
 # is about the devices of each.

@@ -3,10 +3,20 @@
 import itertools
 import math
 
+import fid_tools
 import numpy as np
 import pytest
 
-from galip_keras.metrics import clip_score, cmmd, diversity
+from galip_keras.metrics import (
+    clip_score,
+    cmmd,
+    diversity,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+    r_precision,
+)
+from galip_keras.metrics.statistics import KEPT, Statistics
 
 # The kernel, of bandwidth 10, of two unit vectors at a right angle.
 RIGHT_ANGLE = math.exp(-2 / 200)
@@ -80,3 +90,203 @@ def test_diversity_of_black_and_white_and_of_equal_pictures():
     assert diversity(np.stack([black, white])) == pytest.approx(255)
     assert diversity(np.stack([white, white, black])) == pytest.approx(170)
     assert diversity(np.stack([white] * 3)) == 0
+
+
+def gaussian(features):
+    return features.mean(axis=0), np.cov(features.T)
+
+
+def test_frechet_of_a_shift_and_of_scales():
+    mean, covariance = np.zeros(3), np.diag([1.0, 4.0, 9.0])
+    shifted = frechet_distance(mean, covariance, mean + [3, 0, 4], covariance)
+    assert shifted == pytest.approx(25, rel=1e-9)
+    # (2 - 1)^2 of each variance, for diagonal ones.
+    scaled = frechet_distance(mean, covariance, mean, 4 * covariance)
+    assert scaled == pytest.approx(1 + 4 + 9, rel=1e-9)
+    assert frechet_distance(mean, covariance, mean, covariance) < 1e-9
+
+
+def test_frechet_of_gaussians_without_full_rank():
+    mean = np.zeros(4)
+    one, other = np.diag([4.0, 9.0, 0, 0]), np.diag([1.0, 0, 16.0, 0])
+    expected = 1 + 9 + 16
+    assert frechet_distance(mean, one, mean, other) == pytest.approx(expected)
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0]
+    one, other = (turn @ x @ turn.T for x in (one, other))
+    assert frechet_distance(mean, one, mean, other) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [400, 20])
+def test_frechet_is_that_of_the_matrix_square_root(count):
+    scipy_linalg = pytest.importorskip("scipy.linalg")
+    rng = np.random.default_rng(0)
+    x, y = (s * rng.standard_normal((count, 50)) ** 2 for s in (1, 1.3))
+    (mean, covariance), (other_mean, other) = gaussian(x), gaussian(y)
+    # A little on the diagonal: without full rank the general root is inexact.
+    ridge = 1e-6 * np.eye(50)
+    root = scipy_linalg.sqrtm((covariance + ridge) @ (other + ridge)).real
+    expected = np.sum((mean - other_mean) ** 2)
+    expected += np.trace(covariance + other + 2 * ridge - 2 * root)
+    actual = frechet_distance(mean, covariance + ridge, other_mean, other + ridge)
+    assert actual == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_is_that_of_the_fid_tools():
+    import torch
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((300, 24)), 1.2 * rng.standard_normal((200, 24)) + 0.3
+    actual = frechet_distance(*gaussian(x), *gaussian(y))
+    fidelity = fid_tools.load("torch_fidelity.metric_fid")
+    found = [
+        fidelity.fid_features_to_statistics(torch.from_numpy(part)) for part in (x, y)
+    ]
+    expected = fidelity.fid_statistics_to_metric(*found, False)
+    assert actual == pytest.approx(expected["frechet_inception_distance"], rel=1e-6)
+    clean = fid_tools.load("cleanfid.fid")
+    expected = clean.frechet_distance(*gaussian(x), *gaussian(y))
+    assert actual == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_of_other_dimensions_or_no_numbers():
+    with pytest.raises(ValueError, match=r"2 dimensions cannot be compared with .* 3"):
+        frechet_distance(np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))
+    with pytest.raises(ValueError, match="no finite numbers"):
+        frechet_distance(np.zeros(2), np.eye(2), np.full(2, np.nan), np.eye(2))
+
+
+def test_kernel_distance_by_hand(sets):
+    x, y = sets[0], sets[1][:6]
+
+    def kernel(a, b):
+        return (np.dot(a, b) / 5 + 1) ** 3
+
+    expected = np.mean([kernel(a, b) for a, b in itertools.permutations(x, 2)])
+    expected += np.mean([kernel(a, b) for a, b in itertools.permutations(y, 2)])
+    expected -= 2 * np.mean([kernel(a, b) for a in x for b in y])
+    assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-9)
+
+
+def test_kernel_distance_is_that_of_torch_fidelity():
+    import torch
+
+    fidelity = fid_tools.load("torch_fidelity.metric_kid")
+    x, y = np.random.default_rng(0).standard_normal((2, 80, 16))
+    y = y + 0.2
+    options = {"kid_subsets": 1, "kid_subset_size": 80, "verbose": False}
+    expected = fidelity.kid_features_to_metric(
+        *map(torch.from_numpy, (x, y)), **options
+    )
+    expected = expected["kernel_inception_distance_mean"]
+    assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-6)
+
+
+def test_distances_in_parts_are_those_at_once(monkeypatch):
+    x, y = np.random.default_rng(0).standard_normal((2, 30, 4))
+    functions = (cmmd, kernel_distance, precision_recall)
+    expected = [function(x, y) for function in functions]
+    monkeypatch.setattr("galip_keras.metrics.distances._ROWS", 7)
+    for function, value in zip(functions, expected):
+        assert function(x, y) == pytest.approx(value, rel=1e-9)
+
+
+def test_precision_and_recall_by_brute_force():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 2)), 1.5 * rng.standard_normal((30, 2)) + 0.5
+
+    def among(points, others, k=3):
+        def is_inside(point):
+            for other in others:
+                near = sorted(np.linalg.norm(other - o) for o in others)
+                if np.linalg.norm(point - other) <= near[k]:
+                    return True
+            return False
+
+        return np.mean([is_inside(point) for point in points])
+
+    assert 0.2 < among(x, y) < 1
+    assert precision_recall(x, y) == (among(x, y), among(y, x))
+
+
+def test_precision_and_recall_of_far_and_of_equal_pictures(sets):
+    x, y = sets
+    assert precision_recall(x, y + 1000) == (0, 0)
+    assert precision_recall(x, x) == (1, 1)
+    with pytest.raises(ValueError, match="at least 4 pictures a side, not 3"):
+        precision_recall(x[:3], y)
+
+
+def test_r_precision_counts_who_finds_its_own():
+    texts = np.eye(6)
+    images = np.eye(6)[[0, 1, 3, 2, 4, 5]]
+    assert r_precision(images, texts, group=6) == pytest.approx(4 / 6)
+    # In groups of two each, and what is left over is left out.
+    assert r_precision(images[:5], texts[:5], group=2) == pytest.approx(2 / 4)
+    with pytest.raises(ValueError, match="as many pictures, not 6"):
+        r_precision(images, texts)
+
+
+def test_r_precision_is_content_with_an_equal_caption():
+    texts = np.eye(3)[[0, 0, 2]]
+    assert r_precision(np.eye(3)[[0, 0, 2]], texts, group=3) == 1
+
+
+def test_statistics_in_parts(tmp_path):
+    rng = np.random.default_rng(0)
+    x = 1000 + rng.standard_normal((50, 6)) @ rng.standard_normal((6, 6))
+    statistics = Statistics(6)
+    for part in np.split(x, [1, 20, 21]):
+        statistics.update(part)
+    assert statistics.count == 50
+    np.testing.assert_allclose(statistics.mean, x.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(statistics.covariance, np.cov(x.T), rtol=1e-9)
+    np.testing.assert_array_equal(statistics.features, x.astype("float32"))
+    statistics.save(tmp_path / "s.npz")
+    with np.load(tmp_path / "s.npz") as file:
+        assert sorted(file) == ["count", "mu", "sigma"]
+    again = Statistics.load(tmp_path / "s.npz")
+    np.testing.assert_allclose(again.covariance, statistics.covariance)
+    assert (again.count, len(again.features)) == (50, 0)
+    statistics.save(tmp_path / "s.npz", with_features=True)
+    np.testing.assert_array_equal(
+        Statistics.load(tmp_path / "s.npz").features, statistics.features
+    )
+
+
+def test_statistics_keep_so_many_features(monkeypatch):
+    monkeypatch.setattr("galip_keras.metrics.statistics.KEPT", 5)
+    assert KEPT == 10_000
+    statistics = Statistics(2)
+    for i in range(4):
+        statistics.update(np.full((3, 2), i))
+    assert statistics.features[:, 0].tolist() == [0, 0, 0, 1, 1]
+    assert statistics.count == 12
+
+
+def test_statistics_of_the_fid_tools(tmp_path):
+    np.savez(tmp_path / "s.npz", mu=np.zeros(3), sigma=np.eye(3))
+    statistics = Statistics.load(tmp_path / "s.npz")
+    assert (statistics.count, statistics.dim) == (0, 3)
+    np.testing.assert_array_equal(statistics.covariance, np.eye(3))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"mu": np.zeros(3)},
+        {"mu": np.zeros(3), "sigma": np.eye(2)},
+        {"mu": np.array([{}]), "sigma": np.eye(1)},
+    ],
+)
+def test_what_is_no_statistics(tmp_path, arrays):
+    np.savez(tmp_path / "s.npz", **arrays)
+    with pytest.raises(ValueError, match="holds no statistics"):
+        Statistics.load(tmp_path / "s.npz")
+    (tmp_path / "t.npz").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="holds no statistics"):
+        Statistics.load(tmp_path / "t.npz")
+
+
+def test_statistics_of_what_is_no_number():
+    with pytest.raises(ValueError, match="no finite numbers"):
+        Statistics(2).update(np.array([[1.0, np.inf]]))

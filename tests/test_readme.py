@@ -61,9 +61,11 @@ def test_every_shell_command_and_the_python_example(folder):
                         'pip install -e ".[test]"',
                         "pytest",
                     )
-    assert {c.split()[1] for c in ran} == {"train", "sample", "data", "info"}
+    expected = {"train", "sample", "data", "evaluate", "info"}
+    assert {c.split()[1] for c in ran} == expected
     assert (folder / "sheets" / "shapes.png").exists()
     assert len(list((folder / "out").glob("*.png"))) == 9
+    assert (folder / "report" / "curves.png").exists()
     (example,) = commands("python")
     (folder / "example.py").write_text(example)
     run("python example.py", folder)

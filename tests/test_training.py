@@ -5,29 +5,20 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from drawn import draw_pictures
 from PIL import Image
 
-from galip_keras import GALIPTextToImage, MateD, training
+from galip_keras import GALIPTextToImage, MateD, evaluate, training
 from galip_keras.callbacks import Progress
 from galip_keras.datasets import embeddings
 from galip_keras.guard import Guard
+from galip_keras.loading import find_preset, load_model
 from galip_keras.text_to_image import ARCHITECTURES
-from galip_keras.training import find_preset, load_model, train
+from galip_keras.training import train
 
 pytestmark = pytest.mark.usefixtures("less_to_compile")
 
 # On the backend that compiles nothing: what is tested is the same on all.
 once = pytest.mark.backend("torch")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    return {
-        "dataset": f"folder:{draw_pictures(folder / 'circles')}",
-        "data_dir": folder / "prepared",
-    }
 
 
 @pytest.fixture(scope="module")
@@ -455,3 +446,28 @@ def test_preset_with_clip_is_refused(run):
 def test_folder_without_preset(tmp_path):
     with pytest.raises(ValueError, match="holds no preset"):
         load_model(str(tmp_path))
+
+
+@once
+def test_evaluations_as_training_goes_on(settings, tmp_path):
+    options = {"evaluate_every": 2, "evaluate_images": 8}
+    run = train(**settings, **options, steps=3, run=tmp_path / "run")
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    figures = {
+        line["step"]: line
+        for line in map(json.loads, lines)
+        if "evaluation_fid" in line
+    }
+    assert list(figures) == [2, 3]
+    report = json.loads((run.folder / "evaluation" / "step_000003.json").read_text())
+    # It is the averaged generator that is judged, the one of the preset.
+    again = evaluate(
+        str(run.folder),
+        settings["dataset"],
+        num_images=8,
+        data_dir=settings["data_dir"],
+    )
+    for figure, expected in zip(report["figures"], again["figures"]):
+        assert figure["value"] == pytest.approx(expected["value"], rel=1e-3)
+        name = f"evaluation_{figure['metric']}"
+        assert figures[3][name] == figure["value"]

@@ -1,7 +1,6 @@
 """Trains GALIP on the drawn birds without this or that part of it.
 
-python examples/toybirds/ablations.py --clip runs/clip \\
-    --classifier runs/classifier.keras --out runs/ablations
+python examples/toybirds/ablations.py --clip runs/clip --out runs/ablations
 
 What was measured of each is in ablations.json here.
 """
@@ -15,8 +14,9 @@ from classifier import read
 from evaluate import followed, frechet, generate, to_json
 from keras import ops
 
-from galip_keras import FrozenCLIP, datasets, text_to_image, training
+from galip_keras import FrozenCLIP, datasets, loading, text_to_image, training
 from galip_keras.callbacks import say
+from galip_keras.metrics import classifier
 
 FIGURES = Path(__file__).with_suffix(".json")
 
@@ -64,7 +64,7 @@ def train(variant, clip, run, steps, data_dir, seed):
         data_dir=data_dir,
         seed=seed,
     )
-    return training.load_model(str(run))
+    return loading.load_model(str(run))
 
 
 def table(results):
@@ -79,23 +79,22 @@ def table(results):
 
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--clip", required=True, metavar="FOLDER")
-@click.option("--classifier", required=True, metavar="FILE")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
 @click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-def main(clip, classifier, out, steps, data_dir, seed):
+def main(clip, out, steps, data_dir, seed):
     builder = datasets.prepare("toybirds", data_dir)
-    classifier = keras.saving.load_model(classifier)
+    judge = classifier.load()
     pictures, _, texts = load(builder, "test")
     captions = [text[0] for text in texts]
-    real, _ = read(classifier, middle(pictures))
+    real, _ = read(judge, middle(pictures))
     results = {}
     for name, variant in VARIANTS.items():
         say(f"{name}:")
         run = out / name.replace(" ", "-")
         model = train(variant, clip, run, steps, data_dir, seed)
-        features, found = read(classifier, generate(model, captions))
+        features, found = read(judge, generate(model, captions))
         results[name] = {
             "followed": followed(captions, found),
             "frechet": frechet(features, real),

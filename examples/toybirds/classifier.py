@@ -1,6 +1,6 @@
 """Trains a network that reads the attributes of a bird off its picture.
 
-python examples/toybirds/classifier.py --out runs/classifier.keras
+python examples/toybirds/classifier.py
 
 It judges generated birds: neither CLIP nor GALIP ever sees it, nor it anything but
 drawn birds. Those of the training split alone would teach it that no red bird has blue
@@ -21,37 +21,23 @@ from galip_keras import datasets
 from galip_keras.callbacks import say
 from galip_keras.datasets.birds import ATTRIBUTES, bird
 from galip_keras.datasets.drawing import draw
+from galip_keras.metrics.classifier import FILE, build, features
 
 # Birds with the pairs that training never shows, as many as there would be by chance.
 # Their seeds are of no split.
 HELD_OUT = range(4_000_000, 4_002_300)
 
 NOISE = 0.1
-FILTERS = ((24, 1), (48, 2), (48, 1), (96, 2), (96, 1), (128, 2), (128, 1))
 LEARNING_RATE = 2e-3
-FEATURES = "features"
-
-
-def build():
-    """Pictures in [-1, 1] to logits by attribute, from one vector of features."""
-    images = x = keras.Input((SIZE, SIZE, 3))
-    for filters, strides in FILTERS:
-        x = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
-    x = layers.GlobalAveragePooling2D(name=FEATURES)(x)
-    logits = {
-        name: layers.Dense(len(values), name=name)(x)
-        for name, values in ATTRIBUTES.items()
-    }
-    return keras.Model(images, logits)
 
 
 def read(classifier, images):
     """Features `(n, 128)` of uint8 pictures, and what each shows, by attribute."""
-    outputs = [classifier.get_layer(FEATURES).output, classifier.output]
-    both = keras.Model(classifier.input, outputs)
-    features, logits = both.predict(to_unit(images), batch_size=100, verbose=0)
-    return features, {name: np.argmax(x, axis=1) for name, x in logits.items()}
+    both = keras.Model(
+        classifier.input, [features(classifier).output, classifier.output]
+    )
+    found, logits = both.predict(to_unit(images), batch_size=100, verbose=0)
+    return found, {name: np.argmax(x, axis=1) for name, x in logits.items()}
 
 
 def training_birds(builder):
@@ -69,7 +55,9 @@ def accuracies(classifier, builder, split):
 
 
 @click.command(help=__doc__.splitlines()[0])
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=FILE, help="A .weights.h5 file."
+)
 @click.option("--epochs", type=click.IntRange(min=1), default=14, show_default=True)
 @click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
@@ -123,8 +111,7 @@ def main(out, epochs, batch_size, data_dir, seed):
     for split in ("test", "compositions"):
         right = accuracies(classifier, builder, split)
         say(f"{split}: " + ", ".join(f"{n} {100 * x:.1f} %" for n, x in right.items()))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    classifier.save(out)
+    classifier.save_weights(out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measures a model of the drawn birds by a network that it never saw.
 
-python examples/toybirds/evaluate.py runs/toybirds --classifier runs/classifier.keras
+python examples/toybirds/evaluate.py runs/toybirds
 """
 
 import json
@@ -8,18 +8,17 @@ import json
 import click
 import keras
 import numpy as np
-import scipy.linalg
 from birds import SIZE, labels, load, middle, named_colors, to_unit
 from classifier import read
 
 from galip_keras import datasets
 from galip_keras.datasets.birds import ATTRIBUTES, COLORS, Bird
 from galip_keras.datasets.drawing import draw
-from galip_keras.metrics import diversity
-from galip_keras.training import load_model
+from galip_keras.loading import load_model
+from galip_keras.metrics import classifier, diversity, frechet_distance, r_precision
 
 COUNT = 2000
-GROUP = 100  # pictures among which one is to be found
+GROUP = 100  # pictures at a time
 BIRDS_A_CAPTION = 16
 CAPTIONS = 20
 
@@ -79,24 +78,10 @@ def _embed(inputs, embed):
     return keras.ops.convert_to_numpy(embedded)
 
 
-def retrieval(images, captions):
-    """How often a picture finds its caption among 100, and a caption its picture.
-
-    Means over all groups of 100 embeddings.
-    """
-    hits = []
-    for i in range(0, len(images) // GROUP * GROUP, GROUP):
-        cosines = images[i : i + GROUP] @ captions[i : i + GROUP].T
-        found = (np.argmax(x, axis=1) for x in (cosines, cosines.T))
-        hits.append([np.mean(x == np.arange(GROUP)) for x in found])
-    return np.mean(hits, axis=0)
-
-
 def frechet(x, y):
     """The Frechet distance of two sets of features, as Gaussians."""
-    means, covariances = zip(*((f.mean(0), np.cov(f.T)) for f in (x, y)))
-    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
-    return np.sum((means[0] - means[1]) ** 2) + np.trace(sum(covariances) - 2 * root)
+    gaussians = ((f.mean(axis=0), np.cov(f.T)) for f in (x, y))
+    return frechet_distance(*(part for gaussian in gaussians for part in gaussian))
 
 
 def diversities(model, drawn, captions, rng):
@@ -146,7 +131,7 @@ def figures(model, classifier, builder, count=COUNT):
         }
         if split == "test":
             full = [t[0] for t in texts][: count // GROUP * GROUP]
-            results["retrieval"], _ = retrieval(
+            results["retrieval"] = r_precision(
                 embed_images(model.backbone.clip, generate(model, full)),
                 embed_captions(model.backbone.clip, model.preprocessor, full),
             )
@@ -163,13 +148,11 @@ def to_json(results):
 
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("model")
-@click.option("--classifier", required=True, metavar="FILE")
 @click.option("--count", type=click.IntRange(GROUP), default=COUNT, show_default=True)
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
-def main(model, classifier, count, data_dir):
+def main(model, count, data_dir):
     builder = datasets.prepare("toybirds", data_dir)
-    classifier = keras.saving.load_model(classifier)
-    results = figures(load_model(model), classifier, builder, count)
+    results = figures(load_model(model), classifier.load(), builder, count)
     click.echo(to_json(results), nl=False)
 
 

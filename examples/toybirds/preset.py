@@ -1,6 +1,6 @@
 """Makes the preset that ships with the package of a run on the drawn birds.
 
-python examples/toybirds/preset.py runs/toybirds --classifier runs/classifier.keras
+python examples/toybirds/preset.py runs/toybirds
 
 The weights are those of the run in half precision, to be small. What was measured of
 them, and how, stands in figures.json here and on their card.
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import click
 import h5py
-import keras
 from evaluate import figures, to_json
 
 from galip_keras import datasets
 from galip_keras.checkpoints import write_folder
+from galip_keras.loading import describe, find_preset, load_model
+from galip_keras.metrics import classifier
 from galip_keras.text_to_image import preset_folder
-from galip_keras.training import describe, find_preset, load_model
 
 FIGURES = Path(__file__).with_name("figures.json")
 
@@ -99,16 +99,15 @@ def halve(path):
 
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option("--classifier", required=True, metavar="FILE")
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
-def main(run, classifier, data_dir):
+def main(run, data_dir):
     builder = datasets.prepare("toybirds", data_dir)
     with write_folder(Path(preset_folder("toybirds"))) as folder:
         shutil.copytree(find_preset(run), folder, dirs_exist_ok=True)
         for path in folder.glob("*.weights.h5"):
             halve(path)
         model = load_model(folder)
-        measured = figures(model, keras.saving.load_model(classifier), builder)
+        measured = figures(model, classifier.load(), builder)
         FIGURES.write_text(to_json(measured))
         last = (run / "metrics.jsonl").read_text().splitlines()[-1]
         config = json.loads((run / "config.json").read_text())

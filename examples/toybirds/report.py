@@ -5,40 +5,18 @@ python examples/toybirds/report.py runs/toybirds --out report
 It needs matplotlib.
 """
 
-import json
 from pathlib import Path
 
 import click
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from galip_keras import datasets
 from galip_keras.callbacks import image_grid
 from galip_keras.datasets.pipeline import fixed_pictures
+from galip_keras.evaluation import draw_curves
 
-CURVES = {
-    "losses of the discriminator": ("d_real", "d_mismatch", "d_fake"),
-    "gradient penalty": ("gradient_penalty",),
-    "adversarial loss of the generator": ("g_adversarial",),
-    "similarity to the caption": ("similarity", "clip_score"),
-    "distance of 64 samples from 64 real birds": ("cmmd",),
-    "norms of the gradients": ("d_gradient_norm", "g_gradient_norm"),
-}
 COLUMNS = 4
-
-
-def draw_curves(lines, path):
-    figure = Figure(figsize=(12, 6), layout="constrained")
-    axes = figure.subplots(2, 3).flat
-    for axis, (title, names) in zip(axes, CURVES.items()):
-        axis.set_title(title, fontsize="medium")
-        axis.set_xlabel("step")
-        for name in names:
-            points = [(line["step"], line[name]) for line in lines if name in line]
-            axis.plot(*zip(*points), label=name)
-        axis.legend(fontsize="small")
-    figure.savefig(path)
 
 
 def join(grids):
@@ -55,8 +33,7 @@ def join(grids):
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
 def main(run, out, steps, data_dir):
     out.mkdir(parents=True, exist_ok=True)
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    draw_curves([json.loads(line) for line in lines], out / "curves.png")
+    draw_curves(run / "metrics.jsonl", out / "curves.png")
     paths = [run / "samples" / f"step_{int(step):06d}.png" for step in steps.split(",")]
     missing = [path.name for path in paths if not path.exists()]
     if missing:

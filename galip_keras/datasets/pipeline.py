@@ -171,13 +171,38 @@ def fixed_pictures(
     Raises:
         ValueError: where there is no such split.
     """
-    pictures, captions = [], []
+    captions = []
     for record in records(builder, shards(builder, split)).take(n):
-        image = _decode(record["image"], size)
-        top, left = (tf.shape(image)[:2] - size) // 2
-        pictures.append(image[top : top + size, left : left + size].numpy())
         captions.append(record["captions"][0].numpy().decode())
-    return np.stack(pictures), list(itertools.islice(itertools.cycle(captions), n))
+    images = list(pictures(builder, size, split, n).as_numpy_iterator())
+    return np.stack(images), list(itertools.islice(itertools.cycle(captions), n))
+
+
+def pictures(
+    builder: tfds.core.DatasetBuilder, size: int, split: str = "train", n: int = -1
+) -> tf.data.Dataset:
+    """The pictures of a split in order: the middle of each, at a size.
+
+    Args:
+        builder: a builder that `galip_keras.datasets.prepare` returned.
+        size: int. Height and width, in pixels, to which the shorter side is resized.
+        split: string.
+        n: int. How many of the first ones, or all.
+
+    Returns:
+        A `tf.data.Dataset` of uint8 tensors `(size, size, 3)`.
+
+    Raises:
+        ValueError: where there is no such split.
+    """
+
+    def middle(record):
+        image = _decode(record["image"], size)
+        top, left = tf.unstack((tf.shape(image)[:2] - size) // 2)
+        image = image[top : top + size, left : left + size]
+        return tf.ensure_shape(image, (size, size, 3))
+
+    return _map(records(builder, shards(builder, split)).take(n), middle)
 
 
 def shards(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:

@@ -1,5 +1,21 @@
 """Figures of generated pictures, as functions of arrays."""
 
-from galip_keras.metrics.distances import clip_score, cmmd, diversity
+from galip_keras.metrics.distances import (
+    clip_score,
+    cmmd,
+    diversity,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+    r_precision,
+)
 
-__all__ = ["clip_score", "cmmd", "diversity"]
+__all__ = [
+    "clip_score",
+    "cmmd",
+    "diversity",
+    "frechet_distance",
+    "kernel_distance",
+    "precision_recall",
+    "r_precision",
+]

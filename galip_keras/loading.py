@@ -1,0 +1,150 @@
+"""Models by their names: architectures, presets that ship, folders, hub handles."""
+
+import json
+import math
+from pathlib import Path
+
+import keras
+
+from galip_keras import backend
+from galip_keras.callbacks import say
+from galip_keras.clip import first_words
+from galip_keras.mate_d import MateD
+from galip_keras.text_to_image import (
+    ARCHITECTURES,
+    BUNDLED,
+    GALIPTextToImage,
+    build,
+    preset_folder,
+)
+
+CONFIG = "config.json"
+PRESET = "preset"
+
+# What a preset has besides, for fine-tuning.
+DISCRIMINATOR = "discriminator.weights.h5"
+TRAINING = "training.json"
+
+# The paper's, for what has none of its own.
+RATES = {"generator_lr": 1e-4, "discriminator_lr": 4e-4}
+WEIGHTS = {"similarity_weight": 4.0, "penalty_weight": 2.0, "range_weight": 0.0}
+PAPER = {**RATES, **WEIGHTS}
+
+
+def load_model(source, clip=None):
+    """Builds or loads a model, whatever it is called.
+
+    Args:
+        source: string. A key of `ARCHITECTURES` or `BUNDLED` in
+            `galip_keras.text_to_image`, a run folder, a preset folder, or a handle such
+            as `"hf://user/model"`.
+        clip: string. For an architecture, as `text_to_image.build` takes it.
+
+    Returns:
+        A `GALIPTextToImage`.
+
+    Raises:
+        ValueError: where there is no such model or it cannot be loaded.
+    """
+    if source in ARCHITECTURES:
+        return build(source, clip)
+    if clip:
+        raise ValueError(f"{source} brings its own CLIP: leave the clip out")
+    preset = find_preset(source)
+    try:
+        return GALIPTextToImage.from_preset(preset)
+    except Exception as error:
+        message = f"{source} could not be loaded ({first_words(error)})"
+        raise ValueError(message) from error
+
+
+def find_preset(source):
+    """The preset that keras-hub reads: the one inside where `source` is a run folder.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    if "://" in str(source):
+        return source
+    folder = Path(preset_folder(source))
+    if (folder / "checkpoints").is_dir() or (folder / PRESET).is_dir():
+        if not (folder / PRESET / CONFIG).is_file():
+            raise ValueError(
+                f"{source} is a run without preset/, which is written when training "
+                "ends: resume it, or give another model"
+            )
+        folder = folder / PRESET
+    if not folder.exists():
+        known = ", ".join((*BUNDLED, *ARCHITECTURES))
+        raise ValueError(
+            f"unknown model {source!r}: give {known}, a preset folder, a run folder or "
+            "a handle such as hf://USER/MODEL"
+        )
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{source} holds no preset: there is no {CONFIG} in it")
+    return str(folder)
+
+
+def describe(model):
+    """Sizes and parameter counts of a `GALIPTextToImage`, as a dict of plain values."""
+    generator, clip = model.backbone.generator, model.backbone.clip
+    return {
+        "image_size": generator.image_size,
+        "latent_dim": generator.latent_dim,
+        "base_channels": generator.base_channels,
+        "prompt_layers": list(generator.prompt_layers),
+        "clip_image_size": clip.image_size,
+        "clip_grid_size": clip.grid_size,
+        "clip_hidden_dim": clip.hidden_dim,
+        "clip_num_layers": clip.num_layers,
+        "clip_embedding_dim": clip.embedding_dim,
+        "clip_feature_layers": list(clip.feature_layers),
+        "clip_pixel_scaling": clip.pixel_scaling,
+        "generator_parameters": num_parameters(generator.trainable_variables),
+        "discriminator_parameters": num_parameters(
+            MateD.for_clip(clip).trainable_variables
+        ),
+        "clip_parameters_frozen": num_parameters(clip.variables),
+    }
+
+
+def num_parameters(variables):
+    return sum(math.prod(variable.shape) for variable in variables)
+
+
+def own_settings(preset, init):
+    """Learning rates and weights in the losses, where none are given."""
+    if not init:
+        return {**PAPER, **ARCHITECTURES[preset].get("training", {})}
+    path = Path(find_preset(init)) / TRAINING
+    if not path.is_file():
+        return PAPER
+    try:
+        own = json.loads(path.read_text())
+        return {name: float(own[name]) for name in PAPER}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: delete it or mend it") from error
+
+
+def load_discriminator(model, init, preset):
+    """A new discriminator, or to fine-tune a preset the one that lies in it."""
+    sizes = ARCHITECTURES.get(preset, {}).get("discriminator", {})
+    network = MateD.for_clip(model.backbone.clip, **sizes)
+    if init:
+        weights = Path(find_preset(init)) / DISCRIMINATOR
+        if weights.is_file():
+            network.load_weights(weights)
+        else:
+            say(f"{init} has no {DISCRIMINATOR}: fine-tuning starts with a new one.")
+    return network
+
+
+def set_precision(model, precision):
+    """Sets the dtype policy of a model and all that is in it; weights stay float32."""
+    precision = keras.dtype_policies.get(precision)
+    for layer in model._flatten_layers():
+        layer.dtype_policy = precision
+    if not backend.attends_in(precision.compute_dtype):
+        for layer in model._flatten_layers():
+            if isinstance(layer, keras.layers.MultiHeadAttention):
+                set_precision(layer, "float32")

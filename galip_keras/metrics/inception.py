@@ -1,0 +1,224 @@
+"""The Inception network that FID is measured with, as Keras, from its PyTorch files.
+
+Reference: [Rethinking the Inception Architecture for Computer Vision](
+https://arxiv.org/abs/1512.00567), and for its use [GANs Trained by a Two Time-Scale
+Update Rule Converge to a Local Nash Equilibrium](https://arxiv.org/abs/1706.08500).
+"""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+SIZE = 299
+FEATURES = 2048
+
+# Of the batch normalisations.
+_EPSILON = 1e-3
+
+# The last layers, which no feature passes.
+_UNUSED = ("fc.", "AuxLogits.")
+
+
+def inception(state, is_torchvision=False):
+    """Builds the network up to its pooled features.
+
+    Each batch normalisation is folded into the convolution before it.
+
+    Args:
+        state: dict of NumPy arrays by PyTorch's names (`Mixed_5b.branch1x1.bn.bias`,
+            ...), as they stand in the files of the FID tools and of torchvision.
+        is_torchvision: bool. Whether the network is torchvision's. That of 2015, by
+            which FID is defined, differs where it averages over 3x3 places: it leaves
+            the padding out, and takes the maximum in the last block.
+
+    Returns:
+        A `keras.Model` of pictures `(batch_size, 299, 299, 3)` in [-1, 1] to features
+        `(batch_size, 2048)`.
+
+    Raises:
+        ValueError: where a tensor is missing, left over or of the wrong shape.
+    """
+    return _Builder(state, is_torchvision).build()
+
+
+class _Builder:
+    def __init__(self, state, is_torchvision):
+        self.state = {
+            name: value
+            for name, value in state.items()
+            if not name.startswith(_UNUSED) and not name.endswith("num_batches_tracked")
+        }
+        self.is_torchvision = is_torchvision
+        self.convolutions = []
+
+    def build(self):
+        images = keras.Input((SIZE, SIZE, 3))
+        x = self.conv(images, "Conv2d_1a_3x3", 32, 3, 2)
+        x = self.conv(x, "Conv2d_2a_3x3", 32, 3)
+        x = self.conv(x, "Conv2d_2b_3x3", 64, 3, padding="same")
+        x = layers.MaxPooling2D(3, 2, data_format="channels_last")(x)
+        x = self.conv(x, "Conv2d_3b_1x1", 80, 1)
+        x = self.conv(x, "Conv2d_4a_3x3", 192, 3)
+        x = layers.MaxPooling2D(3, 2, data_format="channels_last")(x)
+        for name, channels in (("5b", 32), ("5c", 64), ("5d", 64)):
+            x = self.block_a(x, f"Mixed_{name}", channels)
+        x = self.block_b(x, "Mixed_6a")
+        for name, channels in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
+            x = self.block_c(x, f"Mixed_{name}", channels)
+        x = self.block_d(x, "Mixed_7a")
+        x = self.block_e(x, "Mixed_7b", self.average(x))
+        pooled = self.average(x) if self.is_torchvision else self.maximum(x)
+        x = self.block_e(x, "Mixed_7c", pooled)
+        x = layers.GlobalAveragePooling2D(data_format="channels_last")(x)
+        model = keras.Model(images, x)
+        for layer, name in self.convolutions:
+            self.load(layer, name)
+        if self.state:
+            raise ValueError(
+                f"the file holds {len(self.state)} tensors that Inception has no place "
+                f"for, such as {min(self.state)}"
+            )
+        return model
+
+    def block_a(self, x, name, pool_channels):
+        return self.join(
+            x,
+            name,
+            [("branch1x1", 64, 1)],
+            [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)],
+            [
+                ("branch3x3dbl_1", 64, 1),
+                ("branch3x3dbl_2", 96, 3),
+                ("branch3x3dbl_3", 96, 3),
+            ],
+            pool=self.chain(self.average(x), name, [("branch_pool", pool_channels, 1)]),
+        )
+
+    def block_b(self, x, name):
+        return self.join(
+            x,
+            name,
+            [("branch3x3", 384, 3, 2)],
+            [
+                ("branch3x3dbl_1", 64, 1),
+                ("branch3x3dbl_2", 96, 3),
+                ("branch3x3dbl_3", 96, 3, 2),
+            ],
+            pool=layers.MaxPooling2D(3, 2, data_format="channels_last")(x),
+        )
+
+    def block_c(self, x, name, channels):
+        return self.join(
+            x,
+            name,
+            [("branch1x1", 192, 1)],
+            [
+                ("branch7x7_1", channels, 1),
+                ("branch7x7_2", channels, (1, 7)),
+                ("branch7x7_3", 192, (7, 1)),
+            ],
+            [
+                ("branch7x7dbl_1", channels, 1),
+                ("branch7x7dbl_2", channels, (7, 1)),
+                ("branch7x7dbl_3", channels, (1, 7)),
+                ("branch7x7dbl_4", channels, (7, 1)),
+                ("branch7x7dbl_5", 192, (1, 7)),
+            ],
+            pool=self.chain(self.average(x), name, [("branch_pool", 192, 1)]),
+        )
+
+    def block_d(self, x, name):
+        return self.join(
+            x,
+            name,
+            [("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3, 2)],
+            [
+                ("branch7x7x3_1", 192, 1),
+                ("branch7x7x3_2", 192, (1, 7)),
+                ("branch7x7x3_3", 192, (7, 1)),
+                ("branch7x7x3_4", 192, 3, 2),
+            ],
+            pool=layers.MaxPooling2D(3, 2, data_format="channels_last")(x),
+        )
+
+    def block_e(self, x, name, pooled):
+        narrow = self.chain(x, name, [("branch3x3_1", 384, 1)])
+        double = [("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3)]
+        double = self.chain(x, name, double)
+        forks = [
+            self.chain(source, name, [(f"{branch}{half}", 384, kernel)])
+            for source, branch in ((narrow, "branch3x3_2"), (double, "branch3x3dbl_3"))
+            for half, kernel in (("a", (1, 3)), ("b", (3, 1)))
+        ]
+        pool = self.chain(pooled, name, [("branch_pool", 192, 1)])
+        first = self.chain(x, name, [("branch1x1", 320, 1)])
+        return layers.Concatenate()([first, *forks, pool])
+
+    def join(self, x, name, *branches, pool):
+        outputs = [self.chain(x, name, branch) for branch in branches]
+        return layers.Concatenate()([*outputs, pool])
+
+    def chain(self, x, block, convolutions):
+        for name, filters, kernel, *strides in convolutions:
+            padding = "valid" if strides else "same"
+            name = f"{block}.{name}"
+            x = self.conv(x, name, filters, kernel, *strides, padding=padding)
+        return x
+
+    def conv(self, x, name, filters, kernel, strides=1, padding="valid"):
+        layer = layers.Conv2D(
+            filters, kernel, strides, padding, "channels_last", activation="relu"
+        )
+        self.convolutions.append((layer, name))
+        return layer(x)
+
+    def average(self, x):
+        return _Average(not self.is_torchvision)(x)
+
+    def maximum(self, x):
+        return layers.MaxPooling2D(3, 1, "same", data_format="channels_last")(x)
+
+    def load(self, layer, name):
+        def take(part, shape):
+            value = self.state.pop(f"{name}.{part}", None)
+            if value is None or value.shape != shape:
+                found = (
+                    "is missing" if value is None else f"has the shape {value.shape}"
+                )
+                raise ValueError(
+                    f"the file is no Inception: {name}.{part} of shape {shape} {found}"
+                )
+            return value.astype("float64")
+
+        height, width, channels, filters = layer.kernel.shape
+        kernel = take("conv.weight", (filters, channels, height, width))
+        gamma, beta, mean, variance = (
+            take(f"bn.{part}", (filters,))
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = gamma / np.sqrt(variance + _EPSILON)
+        layer.kernel.assign(kernel.transpose(2, 3, 1, 0) * scale)
+        layer.bias.assign(beta - mean * scale)
+
+
+class _Average(layers.Layer):
+    """The mean of 3x3 places, with the padding around the map or without it."""
+
+    def __init__(self, leave_padding_out, **kwargs):
+        super().__init__(**kwargs)
+        self.leave_padding_out = leave_padding_out
+
+    def call(self, x):
+        padded = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        x = ops.average_pool(padded, 3, 1, "valid", "channels_last")
+        if not self.leave_padding_out:
+            return x
+        height, width = (
+            9.0 / np.array([6, *[9] * (size - 2), 6]) for size in x.shape[1:3]
+        )
+        # 4 of 9 places in a corner, 6 at an edge.
+        factors = (height[:, None] * width[None])[None, :, :, None]
+        return x * ops.convert_to_tensor(factors, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 import tokenizers
 from birds import SIZE, load, middle
-from evaluate import embed_captions, embed_images, retrieval
+from evaluate import embed_captions, embed_images
 from keras import layers, ops
 
 from galip_keras import FrozenCLIP, backend, datasets
@@ -34,6 +34,7 @@ from galip_keras.clip import byte_pair_tokenizer, random_clip
 from galip_keras.datasets import pipeline
 from galip_keras.datasets.birds import ATTRIBUTES, captions, is_held_out
 from galip_keras.datasets.drawing import draw
+from galip_keras.metrics import r_precision
 from galip_keras.text_to_image import ARCHITECTURES, GALIPTextToImagePreprocessor
 
 SIZES = ARCHITECTURES["galip_small"]["random_clip"]
@@ -60,6 +61,8 @@ FAMILIES = 5000
 # step against the CLIP.
 NOISE = 0.3
 STEP = 0.08
+# Standard deviation of how far decoys are warped, in pixels.
+WARP = 5.0
 # The part of the steps before that: from the start it would keep it from learning.
 EASY = 0.6
 
@@ -78,20 +81,59 @@ class Contrastive(keras.Model):
     def call(self, batch, training=False):
         images = batch["images"]
         sentences = self.clip.embed_text(batch["token_ids"])
+        if training:
+            images = ops.concatenate([images, self.decoys(images[::2])])
         if training and self.is_hard:
             images = self.mislead(self.degrade(images), ops.stop_gradient(sentences))
         return self.logits(images, sentences)
 
     def logits(self, images, sentences):
+        """Of each picture that has a sentence, and of each sentence among all."""
         _, images = self.clip.extract_features_and_embed(images)
         # CLIP's own head: cosines, times a scale that is learnt.
-        return self.clip.clip.clip_head(images, sentences)
+        of_images, of_sentences = self.clip.clip.clip_head(images, sentences)
+        return of_images[: ops.shape(of_images)[1]], of_sentences
 
     def compute_loss(self, x, y, logits, sample_weight=None, training=True):
-        logits = ops.concatenate(logits)
-        matches = ops.tile(ops.arange(ops.shape(logits)[1]), 2)
-        losses = keras.losses.sparse_categorical_crossentropy(matches, logits, True)
+        matches = ops.arange(ops.shape(logits[0])[0])
+        losses = [
+            keras.losses.sparse_categorical_crossentropy(matches, part, True)
+            for part in logits
+        ]
         return ops.mean(losses)
+
+    def decoys(self, images):
+        """The pictures with all their colours, but no birds any more.
+
+        Warped, or with their patches in another order, or blurred.
+        """
+        flat = ops.reshape(images, (-1, SIZE * SIZE, 3))
+        shape = ops.shape(images)[:1]
+        flow = WARP * keras.random.normal((*shape, 9, 9, 2), seed=self.seed_generator)
+        flow = ops.image.resize(flow, (SIZE, SIZE), data_format="channels_last")
+        places = ops.stack(ops.meshgrid(*[ops.arange(SIZE)] * 2, indexing="ij"), -1)
+        places = ops.clip(places + ops.cast(ops.round(flow), "int32"), 0, SIZE - 1)
+        warped = self.rearranged(flat, SIZE * places[..., 0] + places[..., 1])
+
+        patch, side = SIZES["patch_size"], SIZE // SIZES["patch_size"]
+        keys = keras.random.uniform((*shape, side**2), seed=self.seed_generator)
+        order = ops.reshape(ops.argsort(keys, axis=-1), (-1, side, 1, side, 1))
+        inside = ops.arange(patch)
+        rows = order // side * patch + inside[None, None, :, None, None]
+        columns = order % side * patch + inside[None, None, None, None, :]
+        shuffled = self.rearranged(flat, SIZE * rows + columns)
+
+        blurred = images
+        for _ in range(2):
+            blurred = ops.average_pool(blurred, 9, 1, "same", "channels_last")
+        kind = self.amounts(images, 0.0, 3.0)
+        return ops.where(kind < 1, warped, ops.where(kind < 2, shuffled, blurred))
+
+    def rearranged(self, flat, source):
+        source = ops.reshape(source, (-1, SIZE * SIZE, 1))
+        return ops.reshape(
+            ops.take_along_axis(flat, source, axis=1), (-1, SIZE, SIZE, 3)
+        )
 
     def degrade(self, images):
         """Adds noise to half of the pictures, and blurs half of them."""
@@ -226,13 +268,15 @@ def build_clip(vocabulary_size, seed):
 
 
 def retrieve(clip, preprocessor, builder):
-    """`retrieval` on the test split, by the captions that name every attribute.
+    """How often a picture finds its caption among 100, and a caption its picture.
 
-    "A red bird" would be true of ten pictures in a hundred.
+    On the test split, by the captions that name every attribute: "a red bird" would be
+    true of ten pictures in a hundred.
     """
     pictures, _, texts = load(builder, "test")
     texts = embed_captions(clip, preprocessor, [text[0] for text in texts])
-    return retrieval(embed_images(clip, middle(pictures)), texts)
+    images = embed_images(clip, middle(pictures))
+    return r_precision(images, texts), r_precision(texts, images)
 
 
 def told_apart(clip, preprocessor, builder):

@@ -5,9 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 [ -d runs/clip ] || python examples/toybirds/clip.py --out runs/clip
-[ -f runs/classifier.keras ] || python examples/toybirds/classifier.py --out runs/classifier.keras
+[ -f galip_keras/presets/toybirds_classifier.weights.h5 ] ||
+    python examples/toybirds/classifier.py
 galip train --dataset toybirds --preset galip_small --clip runs/clip \
-    --steps 18000 --batch-size 16 --schedule cosine --average 5000 \
-    --similarity-weight 2 --sample-every 200 --run runs/toybirds --resume
-python examples/toybirds/preset.py runs/toybirds --classifier runs/classifier.keras
+    --steps 13000 --batch-size 16 --schedule cosine --average 5000 \
+    --sample-every 200 --run runs/toybirds --resume
+python examples/toybirds/preset.py runs/toybirds
 galip sample "a red bird" --out examples/toybirds

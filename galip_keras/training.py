@@ -66,7 +66,7 @@ from galip_keras.text_to_image import ARCHITECTURES, GALIPBackbone, GALIPTextToI
 # Pictures that are sampled and compared with real ones as training goes on.
 _SAMPLES = 64
 
-# Pictures that tell mean and deviation of CLIP's features, where they are standardised.
+# Pictures that tell mean and covariance of CLIP's features, where they are whitened.
 _STANDARD = 256
 
 # What fits the peaks that benchmarks/train_step.py measured: tensors of its size that a
@@ -304,7 +304,7 @@ def _model(settings, builder):
     if model.preprocessor is None:
         raise ValueError(f"{settings['init']} has no tokenizer: captions are no use")
     clip = model.backbone.clip
-    if clip.standardize and not settings["init"]:
+    if clip.whiten and not settings["init"]:
         pictures, _ = fixed_pictures(builder, _STANDARD, clip.image_size)
         clip.adapt(pictures.astype("float32") / 127.5 - 1.0)
     return model

@@ -111,7 +111,10 @@ def main(out, epochs, batch_size, data_dir, seed):
     for split in ("test", "compositions"):
         right = accuracies(classifier, builder, split)
         say(f"{split}: " + ", ".join(f"{n} {100 * x:.1f} %" for n, x in right.items()))
-    classifier.save_weights(out)
+    # Without what the optimizer keeps.
+    plain = build()
+    plain.set_weights(classifier.get_weights())
+    plain.save_weights(out)
 
 
 if __name__ == "__main__":

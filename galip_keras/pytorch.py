@@ -41,14 +41,15 @@ def read_state(path):
             f"{path} holds more than tensors and plain containers ({found[1]}) and was "
             "not loaded: such a file could run code."
         ) from error
-    return _to_numpy(state)
+    return to_numpy(state)
 
 
-def _to_numpy(value):
+def to_numpy(value):
+    """Tensors, also those in dicts and lists, as NumPy arrays, floats in float32."""
     if isinstance(value, dict):
-        return {key: _to_numpy(item) for key, item in value.items()}
+        return {key: to_numpy(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_to_numpy(item) for item in value]
+        return [to_numpy(item) for item in value]
     if hasattr(value, "detach"):
         value = value.detach()
         return (value.float() if value.is_floating_point() else value).numpy()

@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 from keras.ops import convert_to_numpy
 
-from galip_keras import GALIPTextToImage, convert
+from galip_keras import GALIPTextToImage, convert, pytorch
 from galip_keras.clip import load_clip
 from galip_keras.text_to_image import build
 
@@ -221,8 +221,8 @@ def test_the_preset_makes_the_same_pictures(converted):
 def test_the_discriminator_is_kept(converted, checkpoint):
     model, out = converted
     discriminator = convert.discriminator_from_state(
-        convert._to_numpy(checkpoint["model"]["netD"]),
-        convert._to_numpy(checkpoint["model"]["netC"]),
+        pytorch.to_numpy(checkpoint["model"]["netD"]),
+        pytorch.to_numpy(checkpoint["model"]["netC"]),
         model.backbone.clip,
     )
     kernel = convert_to_numpy(discriminator.head_conv_2.kernel)
@@ -237,8 +237,8 @@ def test_half_precision_and_generator_alone(files, clip_state, checkpoint, tmp_p
         for k, v in checkpoint["model"]["netG"].items()
     }
     torch.save({"model": {"netG": generator}}, tmp_path / "half.pth")
-    clip = convert.clip_from_state(convert._to_numpy(clip_state))
-    half = convert.read_state(str(tmp_path / "half.pth"))["model"]["netG"]
+    clip = convert.clip_from_state(pytorch.to_numpy(clip_state))
+    half = pytorch.read_state(str(tmp_path / "half.pth"))["model"]["netG"]
     model = convert.generator_from_state(half, clip)
     expected = generator["to_rgb.1.bias"].float().numpy()
     np.testing.assert_array_equal(convert_to_numpy(model.to_rgb.bias), expected)
@@ -258,8 +258,8 @@ def test_a_clip_becomes_a_clip_preset(files, tmp_path):
 
 
 def test_every_tensor_has_its_place(checkpoint, clip_state):
-    clip = convert.clip_from_state(convert._to_numpy(clip_state))
-    networks = convert._to_numpy(checkpoint["model"])
+    clip = convert.clip_from_state(pytorch.to_numpy(clip_state))
+    networks = pytorch.to_numpy(checkpoint["model"])
     missing = dict(networks["netG"])
     del missing["module.GBlocks.1.c2.bias"]
     with pytest.raises(ValueError, match=r"no tensor 'GBlocks\.1\.c2\.bias'"):
@@ -272,10 +272,10 @@ def test_every_tensor_has_its_place(checkpoint, clip_state):
 
 
 def test_another_clip_is_refused(checkpoint):
-    other = convert.clip_from_state(convert._to_numpy(state(clip_shapes(), 9)))
+    other = convert.clip_from_state(pytorch.to_numpy(state(clip_shapes(), 9)))
     with pytest.raises(ValueError, match="another CLIP"):
         convert.generator_from_state(
-            convert._to_numpy(checkpoint["model"]["netG"]), other
+            pytorch.to_numpy(checkpoint["model"]["netG"]), other
         )
 
 

@@ -96,11 +96,10 @@ def evaluate(
     network = load_model(model) if model else None
     builder = dataset and datasets.prepare(dataset, data_dir, captions=captions)
     split = split or (builder and pictures.default_split(builder))
-    judge = Judge(network, features, scorer, weights)
     if network:
         texts = pictures.captions_of(builder, split, num_images)
         judged = pictures.generated(network, model, texts, seed)
-        judged.facts.update(dataset=dataset, split=split)
+        judged.facts.update(pictures.drawn_from(builder, dataset, split, texts))
         size = network.backbone.generator.image_size
     else:
         judged = pictures.of_folder(images, num_images)
@@ -113,6 +112,7 @@ def evaluate(
     elif builder:
         others = pictures.of_dataset(builder, dataset, split, size)
         cache = Path(builder.data_path, "statistics")
+    judge = Judge(network, features, scorer, weights)
     report, first, known = judge.report(judged, others, metrics, cache)
     report = {"version": __version__, "statistics": statistics, **report}
     if save_statistics:
@@ -171,9 +171,9 @@ def notes(report):
     judged, real = report["pictures"], report["real"]
     if "model" in judged:
         lines = [
-            f"{judged['count']:,} pictures by {judged['model']}, one a caption of "
-            f"the split {judged['split']} of {judged['dataset']}, seeds from "
-            f"{judged['seed']}"
+            f"{judged['count']:,} pictures by {judged['model']}, one a caption, "
+            f"{judged['captions_a_picture']} captions a picture of the split "
+            f"{judged['split']} of {judged['dataset']}, seeds from {judged['seed']}"
         ]
     else:
         lines = [f"{judged['count']:,} pictures of {judged['folder']}"]

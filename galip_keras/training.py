@@ -565,7 +565,9 @@ def _evaluation(folder, settings, last, builder, model, journal):
     captions = pictures.captions_of(builder, split, settings["evaluate_images"])
     size = model.backbone.generator.image_size
     made = pictures.generated(model, str(folder), captions)
-    made.facts.update(dataset=settings["dataset"], split=split)
+    made.facts.update(
+        pictures.drawn_from(builder, settings["dataset"], split, captions)
+    )
     return Evaluation(
         folder / "evaluation",
         settings["evaluate_every"],

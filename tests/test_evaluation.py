@@ -120,6 +120,7 @@ def test_what_was_measured_stands_with_it(report, data, model):
         "seed": 0,
         "dataset": data["dataset"],
         "split": "train",
+        "captions_a_picture": 2,
         "count": 8,
     }
     assert report["real"] == {
@@ -258,7 +259,7 @@ def test_bad_pictures(tmp_path, noise_pictures, scorer):
     one.mkdir()
     Image.new("L", (9, 9)).save(one / "a.png")
     with pytest.raises(ValueError, match="holds one picture: give a folder of two"):
-        evaluate(images=one, real=noise_pictures, scorer=scorer)
+        evaluate(images=one, real=noise_pictures)
     Image.new("L", (9, 9), 200).save(one / "b.png")
     report = evaluate(images=one, real=noise_pictures, scorer=scorer, metrics=["fid"])
     assert report["pictures"]["grey"] == 2
@@ -381,7 +382,7 @@ def test_the_same_figures_on_every_backend(noise_pictures, tmp_path, scorer, oth
 
 
 @once
-def test_the_network_of_keras_is_marked(noise_pictures, monkeypatch):
+def test_the_network_of_keras_is_marked(noise_pictures, monkeypatch, capsys):
     network = keras.applications.InceptionV3
     monkeypatch.setattr(
         keras.applications,
@@ -399,6 +400,7 @@ def test_the_network_of_keras_is_marked(noise_pictures, monkeypatch):
     assert "no published FID" in figure["comparable"]
 
     def unreachable(**kwargs):
+        print("Downloading")
         raise OSError("no network")
 
     monkeypatch.setattr(keras.applications, "InceptionV3", unreachable)
@@ -406,3 +408,4 @@ def test_the_network_of_keras_is_marked(noise_pictures, monkeypatch):
         ValueError, match=r"could not be downloaded .OSError: no network"
     ):
         evaluate(images=noise_pictures, real=noise_pictures, features="inception-keras")
+    assert not capsys.readouterr().out

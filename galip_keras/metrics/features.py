@@ -1,8 +1,10 @@
 """Networks whose features pictures are compared by, each with its own resizing."""
 
+import contextlib
 import functools
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import keras
@@ -216,11 +218,13 @@ def _torch_folder():
 
 def _of_applications():
     try:
-        network = keras.applications.InceptionV3(
-            include_top=False,
-            pooling="avg",
-            input_shape=(inception.SIZE, inception.SIZE, 3),
-        )
+        # Keras tells on standard output that it downloads.
+        with contextlib.redirect_stdout(sys.stderr):
+            network = keras.applications.InceptionV3(
+                include_top=False,
+                pooling="avg",
+                input_shape=(inception.SIZE, inception.SIZE, 3),
+            )
     except Exception as error:
         raise ValueError(
             "the weights of keras.applications.InceptionV3 could not be downloaded "

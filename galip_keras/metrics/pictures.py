@@ -139,6 +139,16 @@ def captions_of(builder, split, count=None):
     ]
 
 
+def drawn_from(builder, name, split, captions):
+    """What a report tells of `captions_of`, a dict of plain values."""
+    total = pipeline.num_examples(builder, split)
+    return {
+        "dataset": name,
+        "split": split,
+        "captions_a_picture": -(-len(captions) // total),
+    }
+
+
 def default_split(builder):
     """The split to measure on: test pictures where there are some."""
     for split in ("test", "validation", "val"):

@@ -5,19 +5,8 @@ from pathlib import Path
 
 import click
 
+from galip_cli.options import CAPTIONS, DATA_DIR
 from galip_cli.quiet import quiet_imports
-
-_DATA_DIR = click.option(
-    "--data-dir",
-    metavar="DIR",
-    help="Where prepared data sets live.  [default: TFDS_DATA_DIR, else "
-    "~/tensorflow_datasets]",
-)
-_CAPTIONS = click.option(
-    "--captions",
-    metavar="PATH",
-    help="For cub: archive or folder of the captions of Reed et al.",
-)
 
 
 @click.group(invoke_without_command=True)
@@ -35,7 +24,7 @@ def data(ctx):
 
 
 @data.command("list")
-@_DATA_DIR
+@DATA_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(data_dir, as_json):
     """List the data sets: sizes, licences, and what is prepared.
@@ -72,8 +61,8 @@ def list_(data_dir, as_json):
 
 @data.command()
 @click.argument("name")
-@_DATA_DIR
-@_CAPTIONS
+@DATA_DIR
+@CAPTIONS
 @click.option(
     "--allow-bad",
     is_flag=True,
@@ -111,8 +100,8 @@ def prepare(name, **settings):
 
 @data.command()
 @click.argument("name")
-@_DATA_DIR
-@_CAPTIONS
+@DATA_DIR
+@CAPTIONS
 @click.option("--split", default="train", show_default=True)
 @click.option(
     "--num-images",

@@ -4,6 +4,7 @@ import json
 
 import click
 
+from galip_cli.options import CAPTIONS, DATA_DIR
 from galip_cli.quiet import quiet_imports
 
 _METRICS = (
@@ -107,17 +108,8 @@ def _names(context, parameter, value):
 )
 @click.option("--out", metavar="DIR", help="Write report.md and report.json there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option(
-    "--data-dir",
-    metavar="DIR",
-    help="Where prepared data sets live.  [default: TFDS_DATA_DIR, else "
-    "~/tensorflow_datasets]",
-)
-@click.option(
-    "--captions",
-    metavar="PATH",
-    help="For cub: archive or folder of the captions of Reed et al.",
-)
+@DATA_DIR
+@CAPTIONS
 def evaluate(images, model, as_json, **settings):
     """Measure a model, or pictures from anywhere.
 
@@ -152,7 +144,7 @@ def evaluate(images, model, as_json, **settings):
         click.echo(json.dumps(report, indent=2))
         return
     for figure in report["figures"]:
-        by = figure.get("features") or figure.get("scorer") or "pixels"
+        by = evaluation.by(figure)
         value = f"{figure['value']:.4g}"
         count = f"{figure['num_images']:,} pictures"
         click.echo(f"{figure['metric']:<12} {value:>10}  by {by}, {count}")

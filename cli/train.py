@@ -5,6 +5,7 @@ import signal
 
 import click
 
+from galip_cli.options import CAPTIONS, DATA_DIR
 from galip_cli.quiet import quiet_imports
 
 # What sysexits.h calls EX_TEMPFAIL: nothing is wrong, run it again.
@@ -37,11 +38,7 @@ def _check_processes(context, settings):
     help="folder:PATH, your own pictures and captions, or toybirds, cub, coco, "
     "cc3m:PATH, cc12m:PATH, tfds:NAME, hf:NAME (`galip data list` tells more).",
 )
-@click.option(
-    "--captions",
-    metavar="PATH",
-    help="For cub: archive or folder of the captions of Reed et al.",
-)
+@CAPTIONS
 @click.option(
     "--allow-bad",
     is_flag=True,
@@ -204,12 +201,7 @@ def _check_processes(context, settings):
     help="When training goes wrong: go on with a warning, go back to the best "
     "checkpoint with half the learning rates, or stop.",
 )
-@click.option(
-    "--data-dir",
-    metavar="DIR",
-    help="Where prepared data sets live.  [default: TFDS_DATA_DIR, else "
-    "~/tensorflow_datasets]",
-)
+@DATA_DIR
 @click.option(
     "--save-every",
     type=click.IntRange(min=1),

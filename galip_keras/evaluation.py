@@ -11,6 +11,7 @@ from galip_keras.journal import write_text
 from galip_keras.loading import load_model
 from galip_keras.metrics.judge import Judge
 from galip_keras.metrics.statistics import Statistics
+from galip_keras.settings import make_folder
 
 # Rows and columns of the samples of a report.
 _GRID = 6
@@ -93,6 +94,12 @@ def evaluate(
         raise ValueError("give a model or a folder of images, one of the two")
     if model is not None and dataset is None:
         raise ValueError("a model needs captions: give a dataset")
+    # Measuring takes a while: what could not be written is told before.
+    if out:
+        make_folder(Path(out), "the report folder", "--out")
+    if save_statistics:
+        folder = Path(save_statistics).absolute().parent
+        make_folder(folder, "the folder", "--save-statistics")
     network = load_model(model) if model else None
     builder = dataset and datasets.prepare(dataset, data_dir, captions=captions)
     split = split or (builder and pictures.default_split(builder))
@@ -127,7 +134,6 @@ def evaluate(
 
 
 def _save_report(report, images, folder, model):
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "report.json", f"{json.dumps(report, indent=2)}\n")
     lines = ["# Evaluation", "", *table(report["figures"]), ""]
     lines += [f"- {line}" for line in notes(report)]
@@ -150,13 +156,12 @@ def table(figures):
     """The figures as rows of a table in Markdown."""
     rows = [("metric", "value", "by", "pictures", "real ones", "may be compared")]
     for figure in figures:
-        by = figure.get("features") or figure.get("scorer") or "pixels"
         real = figure.get("num_real", "none")
         rows.append(
             (
                 figure["metric"],
                 f"{figure['value']:.4g}",
-                by,
+                by(figure),
                 f"{figure['num_images']:,}",
                 "not told" if real is None else f"{real:,}" if real != "none" else "",
                 figure["comparable"],
@@ -164,6 +169,11 @@ def table(figures):
         )
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return [lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]
+
+
+def by(figure):
+    """What a figure was measured by, in a few words."""
+    return figure.get("features") or figure.get("scorer") or "pixels"
 
 
 def notes(report):
@@ -188,10 +198,9 @@ def notes(report):
         if side.get("grey"):
             lines.append(f"{side['grey']} pictures of {side['folder']} are grey")
     for figure in report["figures"]:
-        by = figure.get("features") or figure.get("scorer") or "pixels"
         if "resize" in figure:
-            lines.append(f"pictures for {by} are resized: {figure['resize']}")
-        lines.append(f"figures by {by} may be compared {figure['comparable']}")
+            lines.append(f"pictures for {by(figure)} are resized: {figure['resize']}")
+        lines.append(f"figures by {by(figure)} may be compared {figure['comparable']}")
         if "warning" in figure:
             lines.append(f"{figure['metric']}: {figure['warning']}")
     lines += [f"no {name}: {why}" for name, why in report["left_out"].items()]

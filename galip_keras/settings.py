@@ -103,15 +103,16 @@ def check_settings(settings):
         check_wandb()
 
 
-def make_folder(folder):
+def make_folder(folder, what="the run folder", option="--run"):
+    """Makes a folder, or tells which option names another one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise OSError(
-            f"the run folder {folder} cannot be written ({error.strerror}): "
-            "give another --run"
+            f"{what} {folder} cannot be written ({error.strerror}): "
+            f"give another {option}"
         ) from error
 
 

@@ -20,7 +20,9 @@ from galip_keras.metrics import (
     clip_score,
     cmmd,
     diversity,
+    features,
     frechet_distance,
+    protocol,
     r_precision,
 )
 from galip_keras.metrics.statistics import Statistics
@@ -409,3 +411,19 @@ def test_the_network_of_keras_is_marked(noise_pictures, monkeypatch, capsys):
     ):
         evaluate(images=noise_pictures, real=noise_pictures, features="inception-keras")
     assert not capsys.readouterr().out
+
+
+@once
+def test_the_command_names_what_there_is():
+    """It has the names by heart, for they are told without loading anything."""
+    from galip_cli import evaluate as command
+
+    assert tuple(protocol.METRICS) == command._METRICS
+    assert tuple(features.FEATURES) == command._FEATURES
+
+
+@once
+def test_a_report_that_cannot_be_written_is_told_before_measuring(noise_pictures):
+    for option in ("out", "save_statistics"):
+        with pytest.raises(OSError, match=r"/dev/null/x.* cannot be written .*give"):
+            evaluate(images=noise_pictures, **{option: "/dev/null/x/y"})

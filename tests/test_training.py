@@ -448,7 +448,6 @@ def test_folder_without_preset(tmp_path):
         load_model(str(tmp_path))
 
 
-@once
 def test_evaluations_as_training_goes_on(settings, tmp_path):
     options = {"evaluate_every": 2, "evaluate_images": 8}
     run = train(**settings, **options, steps=3, run=tmp_path / "run")

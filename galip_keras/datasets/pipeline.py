@@ -171,17 +171,15 @@ def fixed_pictures(
     Raises:
         ValueError: where there is no such split.
     """
-    captions = []
-    for record in records(builder, shards(builder, split)).take(n):
-        captions.append(record["captions"][0].numpy().decode())
-    images = list(pictures(builder, size, split, n).as_numpy_iterator())
-    return np.stack(images), list(itertools.islice(itertools.cycle(captions), n))
+    images, captions = zip(*pictures(builder, size, split, n).as_numpy_iterator())
+    texts = itertools.cycle(caption.decode() for caption in captions)
+    return np.stack(images), list(itertools.islice(texts, n))
 
 
 def pictures(
     builder: tfds.core.DatasetBuilder, size: int, split: str = "train", n: int = -1
 ) -> tf.data.Dataset:
-    """The pictures of a split in order: the middle of each, at a size.
+    """The pictures of a split in order, the middle of each, and their first captions.
 
     Args:
         builder: a builder that `galip_keras.datasets.prepare` returned.
@@ -190,7 +188,7 @@ def pictures(
         n: int. How many of the first ones, or all.
 
     Returns:
-        A `tf.data.Dataset` of uint8 tensors `(size, size, 3)`.
+        A `tf.data.Dataset` of pairs: a uint8 tensor `(size, size, 3)` and a string.
 
     Raises:
         ValueError: where there is no such split.
@@ -200,7 +198,7 @@ def pictures(
         image = _decode(record["image"], size)
         top, left = tf.unstack((tf.shape(image)[:2] - size) // 2)
         image = image[top : top + size, left : left + size]
-        return tf.ensure_shape(image, (size, size, 3))
+        return tf.ensure_shape(image, (size, size, 3)), record["captions"][0]
 
     return _map(records(builder, shards(builder, split)).take(n), middle)
 

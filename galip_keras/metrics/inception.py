@@ -56,10 +56,10 @@ class _Builder:
         x = self.conv(images, "Conv2d_1a_3x3", 32, 3, 2)
         x = self.conv(x, "Conv2d_2a_3x3", 32, 3)
         x = self.conv(x, "Conv2d_2b_3x3", 64, 3, padding="same")
-        x = layers.MaxPooling2D(3, 2, data_format="channels_last")(x)
+        x = self.maximum(x, 2, "valid")
         x = self.conv(x, "Conv2d_3b_1x1", 80, 1)
         x = self.conv(x, "Conv2d_4a_3x3", 192, 3)
-        x = layers.MaxPooling2D(3, 2, data_format="channels_last")(x)
+        x = self.maximum(x, 2, "valid")
         for name, channels in (("5b", 32), ("5c", 64), ("5d", 64)):
             x = self.block_a(x, f"Mixed_{name}", channels)
         x = self.block_b(x, "Mixed_6a")
@@ -104,7 +104,7 @@ class _Builder:
                 ("branch3x3dbl_2", 96, 3),
                 ("branch3x3dbl_3", 96, 3, 2),
             ],
-            pool=layers.MaxPooling2D(3, 2, data_format="channels_last")(x),
+            pool=self.maximum(x, 2, "valid"),
         )
 
     def block_c(self, x, name, channels):
@@ -138,7 +138,7 @@ class _Builder:
                 ("branch7x7x3_3", 192, (7, 1)),
                 ("branch7x7x3_4", 192, 3, 2),
             ],
-            pool=layers.MaxPooling2D(3, 2, data_format="channels_last")(x),
+            pool=self.maximum(x, 2, "valid"),
         )
 
     def block_e(self, x, name, pooled):
@@ -175,8 +175,8 @@ class _Builder:
     def average(self, x):
         return _Average(not self.is_torchvision)(x)
 
-    def maximum(self, x):
-        return layers.MaxPooling2D(3, 1, "same", data_format="channels_last")(x)
+    def maximum(self, x, strides=1, padding="same"):
+        return layers.MaxPooling2D(3, strides, padding, "channels_last")(x)
 
     def load(self, layer, name):
         def take(part, shape):

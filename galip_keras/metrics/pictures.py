@@ -47,13 +47,22 @@ def generated(model, name, captions, seed=0):
     """
 
     def parts():
-        for i in range(0, len(captions), AT_ONCE):
-            texts = captions[i : i + AT_ONCE]
-            # Parts of equal size: a graph is compiled for each.
-            padded = [*texts, *[""] * (AT_ONCE - len(texts))]
+        for i, texts, padded in padded_parts(captions):
             yield list(model.generate(padded, seed=seed + i))[: len(texts)]
 
     return Pictures(len(captions), parts, captions, {"model": name, "seed": seed})
+
+
+def padded_parts(captions):
+    """Captions, a part at a time, of equal sizes: a graph is compiled for each size.
+
+    Yields:
+        Tuples of the number of the first caption, a list of captions, and that list
+        filled up with empty ones.
+    """
+    for i in range(0, len(captions), AT_ONCE):
+        texts = captions[i : i + AT_ONCE]
+        yield i, texts, [*texts, *[""] * (AT_ONCE - len(texts))]
 
 
 def of_folder(folder, count=None):
@@ -108,7 +117,8 @@ def of_dataset(builder, name, split, size, count=None):
         raise ValueError(f"the split {split} of {name} holds {total} pictures: too few")
 
     def parts():
-        images = pipeline.pictures(builder, size, split, count).as_numpy_iterator()
+        pairs = pipeline.pictures(builder, size, split, count).as_numpy_iterator()
+        images = (image for image, _ in pairs)
         while part := list(itertools.islice(images, AT_ONCE)):
             yield part
 

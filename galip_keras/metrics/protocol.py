@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from galip_keras.metrics import distances
-from galip_keras.metrics.pictures import AT_ONCE
+from galip_keras.metrics.pictures import padded_parts
 from galip_keras.metrics.statistics import KEPT, Statistics
 
 # By name: the least number of pictures that it takes, and what it tells.
@@ -47,9 +47,7 @@ class Scorer:
     def embed(self, captions):
         """Embeddings `(n, embedding_dim)` of a list of captions."""
         parts = []
-        for i in range(0, len(captions), AT_ONCE):
-            texts = captions[i : i + AT_ONCE]
-            padded = [*texts, *[""] * (AT_ONCE - len(texts))]
+        for _, texts, padded in padded_parts(captions):
             token_ids = np.asarray(self._preprocessor(padded))
             part = self._embedder.predict_on_batch(token_ids)
             parts.append(ops.convert_to_numpy(part)[: len(texts)])
@@ -182,11 +180,6 @@ def _compare(name, source, own, real):
                 "by an amount that depends on the number of pictures"
             )
         return [figure]
-    if not len(real.features):
-        raise ValueError(
-            f"{name} needs the features of real pictures, and the file of statistics "
-            "holds mean and covariance alone"
-        )
     figure["num_images"] = min(own.count, KEPT)
     figure["num_real"] = len(real.features)
     if name == "precision-recall":

@@ -5,7 +5,9 @@ hands out each tensor once and in the end must be empty: nothing is loaded twice
 nothing is forgotten.
 """
 
+import contextlib
 import gzip
+import hashlib
 import os
 import re
 import tempfile
@@ -14,7 +16,9 @@ import keras
 import keras_hub
 import numpy as np
 
+from galip_keras import __version__, card
 from galip_keras.clip import FrozenCLIP, byte_pair_tokenizer, load_clip
+from galip_keras.loading import DISCRIMINATOR, describe, halve
 from galip_keras.mate_d import MateD
 from galip_keras.mate_g import MateG
 from galip_keras.pytorch import read_state
@@ -43,12 +47,16 @@ class _Tensors:
         return _Tensors(self.tensors, self.prefix + prefix)
 
     def shape(self, name):
-        return self.peek(name).shape
+        return self._find(name).shape
 
     def peek(self, name):
+        # Only now: files in half precision need not be in memory twice.
+        return self._find(name).astype("float32", copy=False)
+
+    def _find(self, name):
         if self.prefix + name not in self.tensors:
             raise ValueError(f"The checkpoint has no tensor {self.prefix + name!r}.")
-        return np.asarray(self.tensors[self.prefix + name], "float32")
+        return np.asarray(self.tensors[self.prefix + name])
 
     def take(self, name):
         value = self.peek(name)
@@ -373,19 +381,22 @@ def read_vocabulary(path, vocabulary_size=49408):
     return byte_pair_tokenizer(merges)
 
 
-def convert(checkpoint, out, clip="clip_vit_base_patch32", vocabulary=None):
+def convert(checkpoint, out, clip="clip_vit_base_patch32", vocabulary=None, half=False):
     """Converts a checkpoint of the authors, or of CLIP, to a preset folder.
 
     Args:
         checkpoint: string. A `.pth` file: the authors' (`netG`, and `netD` and `netC`
-            where present) or a state dict of CLIP by OpenAI's names.
-        out: string. The folder to write; it must not exist yet. For GALIP the
-            discriminator stands beside the preset as `discriminator.weights.h5`.
+            where present), or weights of CLIP by OpenAI's names, a state dict or
+            OpenAI's own TorchScript archive.
+        out: string. The folder to write; it must not exist yet. For GALIP a model card
+            stands in it, and the discriminator as `discriminator.weights.h5`.
         clip: string. The CLIP that GALIP was trained on: a keras-hub preset, a preset
-            folder, or a `.pth` or `.pt` file of OpenAI's weights.
+            folder, or a file of OpenAI's weights (`ViT-B-32.pt`) or of open_clip's.
         vocabulary: string. OpenAI's `bpe_simple_vocab_16e6.txt.gz`, where the CLIP
             comes from a file of weights. Defaults to the tokenizer of keras-hub's
             `clip_vit_base_patch32`.
+        half: bool. Whether to store the weights in half precision. They are computed
+            with in float32 as ever.
 
     Returns:
         The model written: a `GALIPTextToImage` or a `CLIPBackbone`.
@@ -396,52 +407,81 @@ def convert(checkpoint, out, clip="clip_vit_base_patch32", vocabulary=None):
     """
     if os.path.exists(out):
         raise FileExistsError(f"{out} exists already. Choose another --out.")
-    state = read_state(checkpoint)
+    state = _clip_state(read_state(checkpoint))
     if _is_clip(state):
         backbone = clip_from_state(state)
         tokenizer = _clip_tokenizer(backbone, vocabulary)
-        _write(out, lambda folder: _save_clip(backbone, tokenizer, folder))
+        with _writing(out, half) as folder:
+            _save_clip(backbone, tokenizer, folder)
         return backbone
     networks = _networks(state, checkpoint)
     backbone, tokenizer = _load_any_clip(clip, vocabulary)
-    generator = generator_from_state(networks["netG"], backbone)
-    discriminator = None
-    if "netD" in networks and "netC" in networks:
-        discriminator = discriminator_from_state(
-            networks["netD"], networks["netC"], generator.clip
-        )
+    generator = generator_from_state(networks.pop("netG"), backbone)
     preprocessor = GALIPTextToImagePreprocessor(tokenizer)
     model = GALIPTextToImage(GALIPBackbone(generator), preprocessor)
-
-    def save(folder):
+    with _writing(out, half) as folder:
         model.save_to_preset(folder)
-        if discriminator is not None:
-            path = os.path.join(folder, "discriminator.weights.h5")
-            discriminator.save_weights(path)
-
-    _write(out, save)
+        if "netD" in networks and "netC" in networks:
+            discriminator = discriminator_from_state(
+                networks.pop("netD"), networks.pop("netC"), generator.clip
+            )
+            discriminator.save_weights(os.path.join(folder, DISCRIMINATOR))
+        card.write(folder, describe(model), _origin(checkpoint, out, clip, state))
     return model
 
 
+def _origin(checkpoint, out, clip, state):
+    epoch = state.get("epoch")
+    return {
+        "title": os.path.basename(os.path.abspath(out)),
+        "made": f"`{os.path.basename(checkpoint)}` of GALIP's authors"
+        f"{f', epoch {epoch}' if isinstance(epoch, int) else ''}, converted by "
+        f"galip-keras {__version__}. The file's SHA-256 is {_digest(checkpoint)}.",
+        "data": "See the authors' page of this checkpoint, "
+        "https://github.com/tobran/GALIP: the file does not tell.",
+        "clip": f"`{os.path.basename(clip)}`, its vision transformer from the file",
+        "figures": {},
+    }
+
+
+def _digest(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _clip_state(state):
+    """Weights of CLIP by OpenAI's names, of whoever's file; all else as it is."""
+    if not isinstance(state, dict):
+        return {}
+    found = state.get("state_dict", state)
+    found = _without_module(found) if isinstance(found, dict) else {}
+    # open_clip's text towers of their own.
+    found = {name.removeprefix("text."): value for name, value in found.items()}
+    return found if _is_clip(found) else state
+
+
 def _is_clip(state):
-    return isinstance(state, dict) and "visual.conv1.weight" in state
+    return "visual.conv1.weight" in state
 
 
 def _networks(state, path):
-    networks = state.get("model", state) if isinstance(state, dict) else {}
+    networks = state.get("model", state)
     if not isinstance(networks, dict) or "netG" not in networks:
         found = ", ".join(map(str, list(networks)[:5])) or "nothing by name"
         raise ValueError(
             f"{path} is no checkpoint of GALIP (model/netG) or CLIP "
             f"(visual.conv1.weight): it holds {found}."
         )
-    return networks
+    return dict(networks)
 
 
 def _load_any_clip(source, vocabulary):
     if not os.path.isfile(source):
         return load_clip(source)
-    state = read_state(source)
+    state = _clip_state(read_state(source))
     if not _is_clip(state):
         raise ValueError(f"{source} holds no weights of CLIP by OpenAI's names.")
     backbone = clip_from_state(state)
@@ -466,13 +506,16 @@ def _save_clip(backbone, tokenizer, folder):
     tokenizer.save_to_preset(folder)
 
 
-def _write(out, save):
-    """Saves into a temporary sibling first: the folder is complete or absent."""
+@contextlib.contextmanager
+def _writing(out, half):
+    """Yields a folder beside `out` that takes its place: it is complete or absent."""
     parent = os.path.dirname(os.path.abspath(out))
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".converting-") as temporary:
         folder = os.path.join(temporary, "preset")
-        save(folder)
+        yield folder
+        if half:
+            halve(folder)
         os.rename(folder, out)
 
 

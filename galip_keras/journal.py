@@ -90,6 +90,18 @@ class Journal:
             file.write(f"{json.dumps(line)}\n")
 
 
+def last_figures(folder):
+    """The newest of each figure of a run's samples and evaluations, by name."""
+    path = Path(folder) / _METRICS
+    figures = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        content = json.loads(line)
+        # Other lines are events, or losses.
+        if "event" not in content and "d_real" not in content:
+            figures.update(content)
+    return {k: v for k, v in figures.items() if k != "step" and v is not None}
+
+
 def write_text(path, text):
     """Writes a file beside its place, and moves it there once it is complete.
 

@@ -1,10 +1,15 @@
 """Models by their names: architectures, presets that ship, folders, hub handles."""
 
+import functools
+import importlib
 import json
 import math
+import os
 from pathlib import Path
 
+import h5py
 import keras
+import numpy as np
 
 from galip_keras import backend
 from galip_keras.callbacks import say
@@ -65,7 +70,7 @@ def find_preset(source):
         ValueError: where there is none.
     """
     if "://" in str(source):
-        return source
+        return _download(source)
     folder = Path(preset_folder(source))
     if (folder / "checkpoints").is_dir() or (folder / PRESET).is_dir():
         if not (folder / PRESET / CONFIG).is_file():
@@ -83,6 +88,30 @@ def find_preset(source):
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{source} holds no preset: there is no {CONFIG} in it")
     return str(folder)
+
+
+def _download(handle):
+    """The folder that a preset of a hub is downloaded to: all of it, with what is only
+    ours. Other addresses keras-hub reads by itself.
+    """
+    scheme, _, name = handle.partition("://")
+    try:
+        if scheme == "hf":
+            return _library("huggingface_hub").snapshot_download(name)
+        if scheme == "kaggle":
+            return _library("kagglehub").model_download(name)
+    except Exception as error:
+        raise ValueError(
+            f"{handle} could not be downloaded ({first_words(error)})"
+        ) from error
+    return handle
+
+
+def _library(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(f"it needs {name}: pip install {name}") from error
 
 
 def describe(model):
@@ -148,3 +177,27 @@ def set_precision(model, precision):
         for layer in model._flatten_layers():
             if isinstance(layer, keras.layers.MultiHeadAttention):
                 set_precision(layer, "float32")
+
+
+def halve(folder):
+    """Stores the weights of a preset in half precision. Keras reads them as before.
+
+    Raises:
+        ValueError: where a weight is too large for float16.
+    """
+    for path in Path(folder).glob("*.weights.h5"):
+        with h5py.File(path) as file, h5py.File(f"{path}.half", "w") as half:
+            half.attrs.update(file.attrs)
+            file.visititems(functools.partial(_copy_halved, half))
+        os.replace(f"{path}.half", path)
+
+
+def _copy_halved(half, name, item):
+    if not isinstance(item, h5py.Dataset):
+        half.require_group(name).attrs.update(item.attrs)
+    elif item.dtype != "float32":
+        half[name] = item[()]
+    elif np.abs(values := item[()]).max(initial=0) > np.finfo("float16").max:
+        raise ValueError(f"{name} is too large for half precision")
+    else:
+        half[name] = values.astype("float16")

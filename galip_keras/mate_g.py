@@ -157,7 +157,9 @@ class MateG(keras.Model):
     Call arguments:
         noise: tensor `(batch_size, latent_dim)`, standard normal.
         text_embeddings: tensor `(batch_size, embedding_dim)`, from
-            `FrozenCLIP.embed_text`.
+            `FrozenCLIP.embed_text`. Or one for each part that takes a condition,
+            `(batch_size, num_conditions, embedding_dim)`: the first for bridge feature
+            and prompts, the others for the generator blocks.
 
     Returns:
         A float32 tensor `(batch_size, image_size, image_size, 3)`, around [-1, 1] but
@@ -248,16 +250,35 @@ class MateG(keras.Model):
         self.prompt_layers = tuple(prompt_layers)
         self.bridge_scale = bridge_scale
 
+    @property
+    def num_conditions(self):
+        """Parts that take a condition: the bridge, and each generator block."""
+        return 1 + len(self.generator_blocks)
+
     def call(self, noise, text_embeddings):
-        condition = ops.concatenate([noise, text_embeddings], axis=-1)
+        condition, *conditions = self._conditions(noise, text_embeddings)
         bridge = self.bridge_predictor(noise, condition)
         prompts = self.prompt_predictor and self.prompt_predictor(condition)
         visual_map = self.clip.transform_bridge(bridge, prompts, self.prompt_layers)
         visual_map = ops.cast(visual_map, bridge.dtype)
         x = self.conv(bridge + self.bridge_scale * visual_map)
-        for block in self.generator_blocks:
+        for block, condition in zip(self.generator_blocks, conditions):
             x = block(x, condition)
         return ops.cast(self.to_rgb(leaky_relu(x)), "float32")
+
+    def _conditions(self, noise, text_embeddings):
+        if len(text_embeddings.shape) == 2:
+            condition = ops.concatenate([noise, text_embeddings], axis=-1)
+            return [condition] * self.num_conditions
+        if text_embeddings.shape[1] != self.num_conditions:
+            raise ValueError(
+                f"This generator takes {self.num_conditions} sentence embeddings an "
+                f"image, or one. Received: {text_embeddings.shape[1]}"
+            )
+        return [
+            ops.concatenate([noise, text_embeddings[:, i]], axis=-1)
+            for i in range(self.num_conditions)
+        ]
 
     def compute_output_shape(self, noise_shape, text_embeddings_shape):
         return (noise_shape[0], self.image_size, self.image_size, 3)

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from keras_hub.models import Backbone, TextToImage, TextToImagePreprocessor
 
-from galip_keras import backend
+from galip_keras import backend, prompts
 from galip_keras.backend import devices
 from galip_keras.clip import FrozenCLIP, load_clip, random_clip
 from galip_keras.mate_g import MateG
@@ -190,7 +190,7 @@ class GALIPBackbone(Backbone):
 
 @keras.saving.register_keras_serializable(package="galip_keras")
 class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
-    """Prompts to token ids, as CLIP's text encoder takes them.
+    """Prompts to token ids, those of OpenAI's CLIP.
 
     Args:
         tokenizer: a `keras_hub.tokenizers.CLIPTokenizer`.
@@ -220,25 +220,26 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
         self.built = True
 
     def call(self, x, y=None, sample_weight=None):
-        x = self.clip_preprocessor({"prompts": x, "images": None})["token_ids"]
+        x = {"prompts": prompts.clean(x), "images": None}
+        x = self.clip_preprocessor(x)["token_ids"]
         return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
     def generate_preprocess(self, x):
         return self(x)
 
-    def unknown_words(self, prompts):
+    def unknown_words(self, sentences):
         """The words of some prompts that the tokenizer has to take to pieces.
 
         A small vocabulary is made of the captions of the training data, with a token
         for each of their words: a word of several tokens was not among them.
 
         Args:
-            prompts: list of strings.
+            sentences: list of strings.
 
         Returns:
             A list of strings, each word once, in lower case.
         """
-        words = re.findall(r"[^\W\d_]+", " ".join(prompts).lower())
+        words = re.findall(r"[^\W\d_]+", " ".join(sentences).lower())
         words = list(dict.fromkeys(words))
         return [word for word in words if len(self.tokenizer(word)) > 1]
 
@@ -288,6 +289,8 @@ class GALIPTextToImage(TextToImage):
         # === Functional Model ===
         super().__init__(inputs=backbone.input, outputs=backbone.output, **kwargs)
         self.jit_compile = backend.jit_pays(backbone.generator)
+        self._embedder = None
+        self._decoders = {}
 
     jit_compile = devices.jit_compile
     support_negative_prompts = False
@@ -298,6 +301,46 @@ class GALIPTextToImage(TextToImage):
         if preset in ARCHITECTURES:
             return build(preset, **kwargs)
         return super().from_preset(preset_folder(preset), load_weights, **kwargs)
+
+    def embed(self, inputs):
+        """Sentence embeddings: what makes a picture, besides noise.
+
+        Args:
+            inputs: a list or tensor of strings, or token ids without a preprocessor.
+
+        Returns:
+            A float32 array `(batch_size, embedding_dim)`, not normalized.
+        """
+        if self.preprocessor is not None:
+            inputs = self.preprocessor.generate_preprocess(inputs)
+        if self._embedder is None:
+            token_ids = self.backbone.input["token_ids"]
+            self._embedder = keras.Model(
+                token_ids, self.backbone.clip.embed_text(token_ids)
+            )
+        return self._embedder.predict_on_batch(np.asarray(inputs))
+
+    def decode(self, noise, text_embeddings):
+        """Makes pictures of noise and sentence embeddings.
+
+        Args:
+            noise: float array `(batch_size, latent_dim)`, such as `galip_keras.noise`
+                makes it.
+            text_embeddings: float array `(batch_size, embedding_dim)`, or one embedding
+                for each part of the generator, as `galip_keras.MateG` takes it.
+
+        Returns:
+            A uint8 array `(batch_size, image_size, image_size, 3)`.
+        """
+        arrays = [np.asarray(x, "float32") for x in (noise, text_embeddings)]
+        shape = arrays[1].shape[1:]
+        if shape not in self._decoders:
+            inputs = [keras.Input(x.shape[1:]) for x in arrays]
+            self._decoders[shape] = keras.Model(
+                inputs, self.backbone.generator(*inputs)
+            )
+        images = self._decoders[shape].predict_on_batch(arrays)
+        return self._normalize_generate_outputs([images], False)
 
     def generate_step(self, latents, token_ids):
         """Images `(batch_size, image_size, image_size, 3)` from noise and token ids."""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import keras
 import keras_hub
 
-from galip_keras import __version__, augmentation, backend, datasets
+from galip_keras import __version__, augmentation, backend, card, datasets
 from galip_keras.backend import devices
 from galip_keras.callbacks import (
     Evaluation,
@@ -489,7 +489,7 @@ def _run(folder, settings, plan, builder, embeddings, model, gan, resume, deadli
         if best:
             say(f"The preset is the best one, of step {best}.")
         if best or (not collapse and (first < last or not (folder / PRESET).exists())):
-            _write_preset(folder / PRESET, model, gan, settings)
+            _write_preset(folder / PRESET, model, gan, settings, plan)
     journal.close()
     if collapse or step == last:
         return Run(folder, step, last, collapse=collapse)
@@ -614,7 +614,7 @@ def _fit(settings, plan, batches, gan, callbacks):
     )
 
 
-def _write_preset(folder, model, gan, settings):
+def _write_preset(folder, model, gan, settings, plan):
     if not devices.is_main():
         return
     # keras-hub cannot read presets of a mixed precision.
@@ -624,3 +624,5 @@ def _write_preset(folder, model, gan, settings):
         gan.discriminator.save_weights(temporary / DISCRIMINATOR)
         own = {name: settings[name] for name in PAPER}
         (temporary / TRAINING).write_text(json.dumps(own, indent=2) + "\n")
+        origin = card.of_training(folder.parent, settings, plan, training_step(gan))
+        card.write(temporary, describe(model), origin, earlier=folder)

@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [
     "backend",
     "pytorch",
+    "prompts",
     "layers",
     "clip",
     "mate_g",
@@ -29,6 +30,9 @@ FLOORS = [
     "checkpoints",
     "loading",
     "settings",
+    "card",
+    "editing",
+    "sharing",
     "training",
     "evaluation",
     "convert",
@@ -42,10 +46,11 @@ ROOMS = {
     "jax": {"backend/jax.py"},
     "torch": {"backend/torch.py", "pytorch.py"},
 }
-# Loaded when they are called: `noise`, which is TensorFlow's on every backend, and what
-# is about the devices of each.
+# Loaded when they are called: `noise`, which is TensorFlow's on every backend, prompts
+# in a graph, and what is about the devices of each.
 LAZY = {
     ("text_to_image.py", "tensorflow"),
+    ("prompts.py", "tensorflow"),
     ("backend/devices.py", "tensorflow"),
     ("backend/devices.py", "jax"),
     ("backend/devices.py", "torch"),

@@ -11,12 +11,11 @@ import shutil
 from pathlib import Path
 
 import click
-import h5py
 from evaluate import figures, to_json
 
 from galip_keras import datasets
 from galip_keras.checkpoints import write_folder
-from galip_keras.loading import describe, find_preset, load_model
+from galip_keras.loading import describe, find_preset, halve, load_model
 from galip_keras.metrics import classifier
 from galip_keras.text_to_image import preset_folder
 
@@ -81,22 +80,6 @@ def table(figures):
     return "\n".join([*lines, "", *(f"- {line}" for line in others)])
 
 
-def halve(path):
-    """Stores the float32 weights of a file as float16. Keras reads them as before."""
-    with h5py.File(path) as file, h5py.File(path.with_suffix(".half"), "w") as half:
-
-        def copy(name, item):
-            if isinstance(item, h5py.Dataset):
-                is_float = item.dtype == "float32"
-                half[name] = item[()].astype("float16" if is_float else item.dtype)
-            else:
-                half.require_group(name).attrs.update(item.attrs)
-
-        half.attrs.update(file.attrs)
-        file.visititems(copy)
-    path.with_suffix(".half").replace(path)
-
-
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
@@ -104,8 +87,7 @@ def main(run, data_dir):
     builder = datasets.prepare("toybirds", data_dir)
     with write_folder(Path(preset_folder("toybirds"))) as folder:
         shutil.copytree(find_preset(run), folder, dirs_exist_ok=True)
-        for path in folder.glob("*.weights.h5"):
-            halve(path)
+        halve(folder)
         model = load_model(folder)
         measured = figures(model, classifier.load(), builder)
         FIGURES.write_text(to_json(measured))

@@ -26,6 +26,9 @@ from galip_keras.datasets import pipeline
 
 _INDEX = "index.json"
 
+# Another number where captions get other tokens than before.
+_TOKENS = 2
+
 # Captions embedded at once.
 _BATCH = 256
 
@@ -74,7 +77,7 @@ def cache(
 
 
 def _key(clip: FrozenCLIP, preprocessor: keras.layers.Layer) -> str:
-    digest = hashlib.sha256(str(preprocessor.sequence_length).encode())
+    digest = hashlib.sha256(f"{_TOKENS} {preprocessor.sequence_length}".encode())
     for variable in clip.text_variables:
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())
     with tempfile.TemporaryDirectory() as vocabulary:
@@ -143,13 +146,11 @@ def _embedder(
 ) -> Callable[[list[bytes]], np.ndarray]:
     token_ids = keras.Input((preprocessor.sequence_length,), dtype="int32")
     model = keras.Model(token_ids, clip.embed_text(token_ids))
-    # As a graph: op by op, tokens take longer than their embedding.
-    tokenize = tf.function(preprocessor)
 
     def embed(captions: list[bytes]) -> np.ndarray:
         # Nearly always the same shape, so that one graph does.
         padded = [*captions, *[b""] * (-len(captions) % _BATCH)]
-        embeddings = model.predict_on_batch(tokenize(tf.constant(padded)).numpy())
+        embeddings = model.predict_on_batch(np.asarray(preprocessor(padded)))
         return embeddings[: len(captions)]
 
     return embed

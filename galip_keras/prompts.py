@@ -1,0 +1,48 @@
+"""Sentences as OpenAI's CLIP reads them, before its tokenizer takes them apart."""
+
+import html
+
+import ftfy
+import numpy as np
+
+# What OpenAI's tokenizer takes for a word. In a graph keras-hub's splits elsewhere, but
+# never joins what ends of lines part.
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{Z}\p{L}\p{N}]+"
+
+
+def clean(texts):
+    """Mends encodings, resolves HTML entities, lowers case, joins white space.
+
+    Args:
+        texts: a string, a list of strings, or an array or tensor of strings. In a
+            `tf.function` encodings and entities stay as they are, since TensorFlow has
+            no ops for them.
+
+    Returns:
+        A string or a list of strings; in a `tf.function` a tensor.
+    """
+    if isinstance(texts, str):
+        text = html.unescape(html.unescape(ftfy.fix_text(texts)))
+        return " ".join(text.split()).lower()
+    if isinstance(texts, bytes):
+        return clean(texts.decode("utf-8", "replace"))
+    if isinstance(texts, (list, tuple)):
+        return [clean(text) for text in texts]
+    if _is_symbolic(texts):
+        return _clean_in_graph(texts)
+    # An array, also one that a tensor holds.
+    return clean(np.asarray(texts).tolist())
+
+
+def _is_symbolic(texts):
+    import tensorflow as tf
+
+    return tf.is_tensor(texts) and not tf.executing_eagerly()
+
+
+def _clean_in_graph(texts):
+    import tensorflow as tf
+
+    texts = tf.strings.regex_replace(texts, r"[\s\p{Z}]+", "\n")
+    texts = tf.strings.lower(texts, encoding="utf-8")
+    return tf.strings.regex_replace(texts, _WORDS, "\\0\n")

@@ -9,7 +9,7 @@ from galip_cli.quiet import quiet_imports
     epilog="""\b
 Examples:
   galip convert pre_coco.pth --out galip_coco
-  galip convert pre_cc12m.pth --out galip_cc12m --clip ViT-B-32.pth \\
+  galip convert pre_cc12m.pth --out galip_cc12m --clip ViT-B-32.pt \\
       --vocabulary bpe_simple_vocab_16e6.txt.gz
 """
 )
@@ -22,21 +22,34 @@ Examples:
     default="clip_vit_base_patch32",
     show_default=True,
     help="The CLIP it was trained on: a keras-hub preset, a preset folder, or a file "
-    "of OpenAI's weights.",
+    "of weights, OpenAI's (ViT-B-32.pt) or open_clip's.",
 )
 @click.option(
     "--vocabulary",
     type=click.Path(),
     help="OpenAI's bpe_simple_vocab_16e6.txt.gz, where the CLIP is a file of weights.",
 )
-def convert(checkpoint, out, clip, vocabulary):
+@click.option(
+    "--half",
+    is_flag=True,
+    help="Store weights in half precision, in half the room. They are computed with in "
+    "float32 as ever.",
+)
+def convert(checkpoint, out, clip, vocabulary, half):
     """Convert the authors' CHECKPOINT (.pth) to a preset folder.
 
-    A state dict of CLIP by OpenAI's names becomes a CLIP preset for `--clip`. Only
-    tensors are read; a file that holds anything else is refused.
+    Weights of CLIP by OpenAI's names become a CLIP preset for `--clip`. Only tensors
+    are read; a file that holds anything else is refused. Every tensor is used once, and
+    none is left, or nothing is written.
     """
     with quiet_imports():
         from galip_keras.convert import convert as convert_checkpoint
-    convert_checkpoint(checkpoint, out, clip=clip, vocabulary=vocabulary)
+        from galip_keras.text_to_image import GALIPTextToImage
+    model = convert_checkpoint(
+        checkpoint, out, clip=clip, vocabulary=vocabulary, half=half
+    )
     click.echo(out)
-    click.echo(f"Next: galip info {out}", err=True)
+    following = f'galip train --dataset folder:PICTURES --clip "{out}"'
+    if isinstance(model, GALIPTextToImage):
+        following = f'galip sample "a red barn" --model "{out}"'
+    click.echo(f"Next: {following}", err=True)

@@ -1,6 +1,7 @@
 """`galip info`."""
 
 import json
+from pathlib import Path
 
 import click
 
@@ -12,8 +13,9 @@ from galip_cli.quiet import quiet_imports
 @click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(model, as_json):
-    """Tell versions, devices and presets, or the sizes of MODEL.
+    """Tell versions, devices and presets, or all about MODEL.
 
+    What it is, its sizes, on which CLIP it stands, where it comes from, and its card.
     MODEL is a preset, run folder, preset folder, hub handle or architecture.
 
     \b
@@ -25,10 +27,10 @@ def info(model, as_json):
         import keras
         import keras_hub
 
-        from galip_keras.loading import describe, load_model
         from galip_keras.text_to_image import ARCHITECTURES, BUNDLED
+    text = ""
     if model:
-        facts = describe(load_model(model))
+        facts, text = _model(model)
     else:
         facts = {
             "galip_keras": galip_keras.__version__,
@@ -41,7 +43,33 @@ def info(model, as_json):
                 name: spec["description"] for name, spec in ARCHITECTURES.items()
             },
         }
-    click.echo(json.dumps(facts, indent=2) if as_json else _table(facts))
+    if as_json:
+        click.echo(json.dumps({**facts, **({"card": text} if model else {})}, indent=2))
+    else:
+        click.echo(_table(facts) + (f"\n\n{text.strip()}" if text else ""))
+
+
+def _model(model):
+    """What is known of a model, and its card."""
+    from galip_keras import card
+    from galip_keras.loading import describe, find_preset, load_model
+    from galip_keras.text_to_image import ARCHITECTURES
+
+    network = load_model(model)
+    if model in ARCHITECTURES:
+        spec = ARCHITECTURES[model]
+        facts = {"what": f"An untrained architecture. {spec['description']}"}
+        return {"model": model, **facts, **describe(network)}, ""
+    folder = Path(find_preset(model))
+    origin = card.read_origin(folder)
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    facts = {
+        "model": model,
+        "folder": str(folder),
+        "megabytes": round(size / 1e6, 1),
+        **{name: origin[name] for name in ("made", "data", "clip") if name in origin},
+    }
+    return {**facts, **describe(network)}, card.read(folder)
 
 
 def _devices(keras):

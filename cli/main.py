@@ -7,7 +7,18 @@ import click
 
 import galip_keras
 
-COMMANDS = ("train", "sample", "evaluate", "data", "convert", "info")
+COMMANDS = (
+    "train",
+    "sample",
+    "interpolate",
+    "mix",
+    "invert",
+    "evaluate",
+    "data",
+    "convert",
+    "push",
+    "info",
+)
 
 
 class LazyGroup(click.Group):

@@ -13,3 +13,24 @@ CAPTIONS = click.option(
     metavar="PATH",
     help="For cub: archive or folder of the captions of Reed et al.",
 )
+MODEL = click.option(
+    "--model",
+    default="toybirds",
+    show_default=True,
+    metavar="MODEL",
+    help="A preset, run folder, preset folder, hub handle or architecture.",
+)
+TRUNCATION = click.option(
+    "--truncation",
+    type=click.FloatRange(0, 10),
+    default=1.0,
+    show_default=True,
+    help="Factor of the noise: less than 1 gives more typical, less varied pictures.",
+)
+OUT = click.option(
+    "--out",
+    default="samples",
+    show_default=True,
+    metavar="DIR",
+    help="Where the pictures go.",
+)

@@ -47,16 +47,16 @@ class _Tensors:
         return _Tensors(self.tensors, self.prefix + prefix)
 
     def shape(self, name):
-        return self._find(name).shape
+        return tuple(self._find(name).shape)
 
     def peek(self, name):
-        # Only now: files in half precision need not be in memory twice.
-        return self._find(name).astype("float32", copy=False)
+        # Only now: a file need not be in memory as a whole.
+        return np.asarray(self._find(name)).astype("float32", copy=False)
 
     def _find(self, name):
         if self.prefix + name not in self.tensors:
             raise ValueError(f"The checkpoint has no tensor {self.prefix + name!r}.")
-        return np.asarray(self.tensors[self.prefix + name])
+        return self.tensors[self.prefix + name]
 
     def take(self, name):
         value = self.peek(name)
@@ -407,7 +407,7 @@ def convert(checkpoint, out, clip="clip_vit_base_patch32", vocabulary=None, half
     """
     if os.path.exists(out):
         raise FileExistsError(f"{out} exists already. Choose another --out.")
-    state = _clip_state(read_state(checkpoint))
+    state = _clip_state(read_state(checkpoint, lazy=True))
     if _is_clip(state):
         backbone = clip_from_state(state)
         tokenizer = _clip_tokenizer(backbone, vocabulary)
@@ -481,7 +481,7 @@ def _networks(state, path):
 def _load_any_clip(source, vocabulary):
     if not os.path.isfile(source):
         return load_clip(source)
-    state = _clip_state(read_state(source))
+    state = _clip_state(read_state(source, lazy=True))
     if not _is_clip(state):
         raise ValueError(f"{source} holds no weights of CLIP by OpenAI's names.")
     backbone = clip_from_state(state)

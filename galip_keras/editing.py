@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from galip_keras import backend, losses
-from galip_keras.gan import adam
+from galip_keras.gan import adam, frozen_twin
 from galip_keras.text_to_image import noise
 
 # Candidates among which inversion looks for a place to begin.
@@ -105,7 +105,7 @@ def slerp(a, b, weight):
     lengths = np.linalg.norm(a), np.linalg.norm(b)
     cosine = np.dot(a, b) / max(lengths[0] * lengths[1], 1e-12)
     angle = np.arccos(np.clip(cosine, -1, 1))
-    if np.sin(angle) < 1e-4:
+    if np.sin(angle) < 1e-4 or min(lengths) == 0:
         return (1 - weight) * a + weight * b
     parts = np.sin((1 - weight) * angle), np.sin(weight * angle)
     arc = (parts[0] * a / lengths[0] + parts[1] * b / lengths[1]) / np.sin(angle)
@@ -198,19 +198,15 @@ def invert(model, image, prompt="", steps=300, learning_rate=0.05, seed=0):
     drawn = np.concatenate([model.decode(z[None], text) for z in starts])
     errors = [_error(picture, image) for picture in drawn]
     best = int(np.argmin(errors))
-    was_trainable, generator.trainable = generator.trainable, False
-    try:
-        descent = _Descent(generator, starts[best][None], text)
-        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, max(steps, 1))
-        jit_compile = backend.jit_pays(generator, steps)
-        descent.compile(optimizer=adam(schedule), jit_compile=jit_compile)
-        if steps:
-            batches = ((target[None],) for _ in range(steps))
-            descent.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
-        values = [ops.convert_to_numpy(x)[0] for x in (descent.noise, descent.text)]
-        similarity = float(ops.convert_to_numpy(descent.similarity(target[None])))
-    finally:
-        generator.trainable = was_trainable
+    descent = _Descent(frozen_twin(generator), starts[best][None], text)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, max(steps, 1))
+    jit_compile = backend.jit_pays(generator, steps)
+    descent.compile(optimizer=adam(schedule), jit_compile=jit_compile)
+    if steps:
+        batches = ((target[None],) for _ in range(steps))
+        descent.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
+    values = [ops.convert_to_numpy(x)[0] for x in (descent.noise, descent.text)]
+    similarity = float(ops.convert_to_numpy(descent.similarity(target[None])))
     found = Point(*values)
     picture = model.decode(found.noise[None], found.text_embedding[None])[0]
     return Inversion(found, picture, _error(picture, image), similarity, errors[best])
@@ -238,10 +234,13 @@ class _Descent(keras.Model):
         self.tracker = keras.metrics.Mean(name="loss")
         self.built = True
 
+    def draw(self):
+        # The sums are tensors, also where a weight is none.
+        return self.generator(self.noise + 0.0, self.text + 0.0)
+
     def similarity(self, images):
         """How alike the picture and another one are to CLIP."""
-        fake = self.generator(self.noise + 0.0, self.text + 0.0)
-        return self._similarity(fake, images)
+        return self._similarity(self.draw(), images)
 
     def _similarity(self, fake, images):
         clip = self.generator.clip
@@ -255,7 +254,7 @@ class _Descent(keras.Model):
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
 
         def loss():
-            fake = self.generator(self.noise + 0.0, self.text + 0.0)
+            fake = self.draw()
             error = ops.mean(ops.square(ops.clip(fake, -1, 1) - images))
             change = 1 - self._similarity(fake, images)
             length = ops.square(ops.mean(ops.square(self.noise)) - 1)

@@ -145,7 +145,7 @@ class GALIP(keras.Model):
         self.discriminator = discriminator or MateD.for_clip(
             generator.clip, dtype=generator.dtype_policy
         )
-        self.averaged_generator = _twin(generator) if average else None
+        self.averaged_generator = frozen_twin(generator) if average else None
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.trackers = [
             keras.metrics.Mean(name=name) for name in (*_LOSSES, *_GRADIENT_NORMS)
@@ -422,8 +422,8 @@ def adam(learning_rate, **kwargs):
     )
 
 
-def _twin(generator):
-    """A generator of the same weights on the same CLIP."""
+def frozen_twin(generator):
+    """A generator of the same weights on the same CLIP, not to be trained."""
     config = {**generator.get_config(), "clip": generator.clip}
     twin = type(generator)(**{**config, "name": f"averaged_{generator.name}"})
     for variable, original in _pairs(twin, generator):

@@ -2,16 +2,13 @@ import contextlib
 import gc
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 from drawn import draw_pictures
-from PIL import Image
 
 import galip_keras
 from galip_cli.main import COMMANDS, main
@@ -91,14 +88,6 @@ def test_group_help_without_arguments(galip):
         ["train", "--dataset", "folder:x", "--steps", "0"],
         ["train", "--dataset", "folder:x", "--num-processes", "2"],
         ["train", "--dataset", "folder:x", "--coordinator", "localhost:1"],
-        ["sample", "--model", "galip_tiny"],
-        ["sample", " ", "--model", "galip_tiny"],
-        ["sample", "an owl", "--model", "galip_tiny", "--seeds", "7-0"],
-        ["sample", "an owl", "--model", "galip_tiny", "--seeds", "-1"],
-        ["sample", "an owl", "--model", "galip_tiny", "--seeds", "0-999999999999"],
-        ["sample", "an owl", "--model", "m", "--seeds", "0", "--num-images", "2"],
-        ["sample", "an owl", "--model", "galip_tiny", "--truncation", "-1"],
-        ["sample", "--prompts-file", "/nowhere", "--model", "galip_tiny"],
     ],
 )
 def test_wrong_usage(error, args):
@@ -130,117 +119,6 @@ def test_debug_shows_the_traceback(tmp_path, place):
     args = ["info", str(tmp_path)]
     with pytest.raises(ValueError, match="holds no preset"):
         main(["--debug", *args] if place == "before" else [*args, "--debug"])
-
-
-def sample(galip, *args):
-    code, output, errors = galip("sample", *args)
-    assert code == 0, errors
-    return output
-
-
-def test_sample(galip, preset, tmp_path):
-    args = ["an owl", "Ein Käuzchen!", "--model", preset, "--seeds", "3,0-1"]
-    output = sample(
-        galip, *args, "--truncation", "0.5", "--out", tmp_path, "--grid", "--json"
-    )
-    *pictures, grid = json.loads(output)
-    assert [(p["prompt"], p["seed"]) for p in pictures] == [
-        (prompt, seed) for prompt in args[:2] for seed in (3, 0, 1)
-    ]
-    assert len({p["path"] for p in pictures}) == 6
-    assert pictures[0]["path"] == str(tmp_path / "an-owl-3.png")
-    for picture in pictures:
-        path = picture.pop("path")
-        assert Image.open(path).text == {k: str(v) for k, v in picture.items()}
-        assert picture["version"] == galip_keras.__version__
-        assert picture["model"] == preset
-        assert picture["truncation"] == 0.5
-    assert Image.open(grid["path"]).text["prompts"] == str(args[:2])
-    whole = np.asarray(Image.open(grid["path"]))
-    assert whole.shape == (2 * 64, 3 * 64, 3)
-    third = np.asarray(Image.open(tmp_path / "an-owl-1.png"))
-    np.testing.assert_array_equal(whole[:64, 128:], third)
-
-
-def test_same_seed_same_picture(galip, preset, tmp_path):
-    many = sample(
-        galip, "a tent", "an owl", "--model", preset, "--num-images", 5,
-        "--out", tmp_path / "many",
-    )  # fmt: skip
-    one = sample(
-        galip, "an owl", "--model", preset, "--seeds", 4, "--out", tmp_path / "one"
-    )
-    assert len(many.splitlines()) == 10
-    assert one == f"{tmp_path / 'one' / 'an-owl-4.png'}\n"
-    name = "an-owl-4.png"
-    np.testing.assert_array_equal(
-        *(np.asarray(Image.open(tmp_path / d / name)) for d in ("many", "one"))
-    )
-    others = [Image.open(path).tobytes() for path in many.splitlines()]
-    assert len(set(others)) == 10
-
-
-def test_any_prompt_has_a_safe_name_of_its_own(galip, preset, tmp_path):
-    prompts = [
-        "猫",
-        "猫猫",
-        "../../etc/passwd",
-        "/",
-        "a/b",
-        "a b",
-        "a-b",
-        "A b",
-        "x" * 999,
-    ]
-    file = tmp_path / "prompts.txt"
-    file.write_text("\n\n".join(prompts) + "\na b\n", "utf-8")
-    out = tmp_path / "out"
-    output = sample(galip, "--prompts-file", file, "--model", preset, "--out", out)
-    paths = output.splitlines()
-    assert len(set(paths)) == len(prompts)
-    assert sorted(paths) == sorted(str(path) for path in out.iterdir())
-    assert [Image.open(path).text["prompt"] for path in paths] == prompts
-
-
-def test_toybirds_is_the_model_and_a_sheet_the_picture(galip, tmp_path):
-    out = tmp_path / "out"
-    code, output, errors = galip("sample", "a red bird", "--out", out)
-    assert (code, errors) == (0, "")
-    assert output == f"{out / 'a-red-bird.png'}\n"
-    sheet = Image.open(out / "a-red-bird.png")
-    assert sheet.size == (4 * 64, 4 * 64)
-    assert sheet.text["model"] == "toybirds"
-    assert sheet.text["seeds"] == str(list(range(16)))
-    sample(galip, "a red bird", "--seeds", "0,15", "--out", out)
-    for seed, corner in ((0, (0, 0)), (15, (192, 192))):
-        box = (*corner, *(x + 64 for x in corner))
-        alone = Image.open(out / f"a-red-bird-{seed}.png")
-        np.testing.assert_array_equal(sheet.crop(box), alone)
-    # The one in the README. Rounding differs between backends and machines.
-    root = pathlib.Path(__file__).parents[1]
-    shown = Image.open(root / "examples" / "toybirds" / "a-red-bird.png")
-    difference = np.asarray(shown, "float32") - np.asarray(sheet, "float32")
-    assert np.abs(difference).mean() < 1
-
-
-def test_words_that_toybirds_does_not_know(galip, tmp_path):
-    args = ["a red bird and an Astronaut 猫", "--seeds", 0, "--out", tmp_path]
-    code, output, errors = galip("sample", *args)
-    assert code == 0
-    assert Image.open(output.strip()).size == (64, 64)
-    assert errors.count("\n") == 1
-    assert "'astronaut', '猫'" in errors
-    assert "'red'" not in errors
-    assert "galip convert" in errors
-
-
-def test_prompts_file_that_is_no_text(error, tmp_path):
-    (tmp_path / "prompts").write_bytes(b"\xff\xfe\x00")
-    code, line = error(
-        "sample", "--prompts-file", tmp_path / "prompts", "--model", "galip_tiny"
-    )
-    assert code == 2
-    assert "UTF-8" in line
 
 
 def test_info(galip, preset):

@@ -1,20 +1,23 @@
 """Checkpoints to presets: files of exactly the authors' layout, and files that lie."""
 
 import gzip
+import hashlib
 import itertools
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 import tokenizers
 from keras.ops import convert_to_numpy
 
-from galip_keras import GALIPTextToImage, convert, pytorch
+from galip_keras import GALIPTextToImage, card, convert, loading, pytorch
 from galip_keras.clip import load_clip
 from galip_keras.text_to_image import build
 
 torch = pytest.importorskip("torch")
+torchscript = pytest.importorskip("torchscript")
 
 HIDDEN, GRID, PATCH, TEXT, EMBEDDING, VOCABULARY = 64, 7, 4, 64, 24, 520
 LATENT, CODE, BASE = 10, 6, 2
@@ -279,6 +282,112 @@ def test_another_clip_is_refused(checkpoint):
         )
 
 
+def clip_of(path):
+    state = convert._clip_state(pytorch.read_state(str(path)))
+    return convert.clip_from_state(state)
+
+
+def assert_same_clip(ours, clip_state):
+    expected = convert.clip_from_state(pytorch.to_numpy(clip_state))
+    for weight, other in zip(ours.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(convert_to_numpy(weight), convert_to_numpy(other))
+
+
+def test_openai_s_archive_is_read(clip_state, tmp_path):
+    archive = {
+        **clip_state,
+        "input_resolution": torch.tensor(GRID * PATCH),
+        "context_length": torch.tensor(77),
+        "vocab_size": torch.tensor(VOCABULARY),
+    }
+    torchscript.save(archive, tmp_path / "clip.pt")
+    assert_same_clip(clip_of(tmp_path / "clip.pt"), clip_state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_archive_in_half_precision_is_read(clip_state, tmp_path, dtype):
+    half = {name: value.to(dtype) for name, value in clip_state.items()}
+    torchscript.save(half, tmp_path / "clip.pt")
+    rounded = {name: value.float() for name, value in half.items()}
+    assert_same_clip(clip_of(tmp_path / "clip.pt"), rounded)
+
+
+@pytest.mark.parametrize("layout", ["plain", "training", "custom text"])
+def test_open_clip_s_state_dicts_are_read(clip_state, tmp_path, layout):
+    state = clip_state
+    if layout == "training":
+        state = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}
+    if layout == "custom text":
+        state = {
+            k if k.startswith("visual.") or k == "logit_scale" else f"text.{k}": v
+            for k, v in state.items()
+        }
+    torch.save(state, tmp_path / "clip.pt")
+    assert_same_clip(clip_of(tmp_path / "clip.pt"), clip_state)
+
+
+def test_views_and_scalars_are_read_as_pytorch_does(tmp_path):
+    base = torch.arange(24, dtype=torch.float32)
+    state = {
+        "part": base[3:9],
+        "turned": base.reshape(4, 6).T,
+        "repeated": base[:1].expand(3),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 3),
+        "numbers": [torch.tensor([1, 2]), {"flag": torch.tensor([True, False])}],
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "plain": (1, "two", 3.0, None),
+    }
+    torch.save(state, tmp_path / "state.pth")
+    found = pytorch.read_state(str(tmp_path / "state.pth"))
+    for name in ("part", "turned", "repeated", "scalar", "empty", "parameter"):
+        expected = state[name].detach().numpy()
+        assert found[name].dtype == expected.dtype
+        np.testing.assert_array_equal(found[name], expected)
+    assert found["numbers"][0].tolist() == [1, 2]
+    assert found["numbers"][1]["flag"].tolist() == [True, False]
+    assert found["plain"] == [1, "two", 3.0, None]
+
+
+def test_half_precision_is_stored(files, converted, tmp_path):
+    out = tmp_path / "half"
+    convert.convert(
+        str(files / "galip.pth"), str(out), str(files / "clip.pth"),
+        str(files / "bpe.txt.gz"), half=True,
+    )  # fmt: skip
+    whole = (converted[1] / "model.weights.h5").stat().st_size
+    assert (out / "model.weights.h5").stat().st_size < 0.6 * whole
+    loaded = GALIPTextToImage.from_preset(str(out))
+    for ours, theirs in zip(loaded.weights, converted[0].weights, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(
+            convert_to_numpy(ours), convert_to_numpy(theirs), rtol=1e-3, atol=1e-6
+        )
+
+
+def test_weights_beyond_half_precision_are_refused(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "model.weights.h5", "w") as file:
+        file["kernel"] = np.full(3, 1e5, "float32")
+    with pytest.raises(ValueError, match="kernel is too large for half precision"):
+        loading.halve(tmp_path)
+
+
+def test_the_card_tells_where_the_weights_are_from(files, converted):
+    _, out = converted
+    text = card.read(out)
+    assert text.startswith("---\nlibrary_name: keras-hub\n")
+    assert "# preset\n" in text
+    digest = hashlib.sha256((files / "galip.pth").read_bytes()).hexdigest()
+    assert "`galip.pth` of GALIP's authors, epoch 3, converted" in text
+    assert digest in text
+    assert str(files) not in text
+    assert "## Intended use" in text
+    assert "## Licence" in text
+    assert card.read_origin(out)["clip"].startswith("`clip.pth`")
+
+
 class Payload:
     def __reduce__(self):
         return os.system, ("touch /tmp/galip_was_here",)
@@ -292,7 +401,36 @@ def write_old_code(path):
     path.write_bytes(pickle.dumps({"netG": Payload()}))
 
 
-@pytest.mark.parametrize("write", [write_code, write_old_code])
+def write_code_in_torchscript(path):
+    torchscript.save({"visual.conv1.weight": torch.zeros(2)}, path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            is_pickle = name.endswith("/data.pkl")
+            archive.writestr(name, pickle.dumps(Payload()) if is_pickle else content)
+
+
+def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
+    path = tmp_path / "file.pth"
+    torch.save({"x": torch.zeros(3, 4)}, path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    for name, content in files.items():
+        if name.endswith("/data.pkl"):
+            # The shape, (3, 4), as (3, 200).
+            assert content.count(b"K\x03K\x04") == 1
+            files[name] = content.replace(b"K\x03K\x04", b"K\x03K\xc8")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match="no file of PyTorch weights"):
+        pytorch.read_state(str(path))
+
+
+@pytest.mark.parametrize(
+    "write", [write_code, write_old_code, write_code_in_torchscript]
+)
 def test_code_is_refused_and_not_run(write, tmp_path):
     marker = "/tmp/galip_was_here"
     assert not os.path.exists(marker)

@@ -232,9 +232,10 @@ def test_statistics_written_and_read(data, tmp_path, model):
 
 
 @once
-def test_captions_that_sample_has_written(galip, tmp_path, scorer, model):
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
+def test_captions_that_sample_has_written(galip, tmp_path, scorer, model, file_format):
     galip("sample", "a red bird", "--model", model, "--num-images", 3,
-          "--out", tmp_path / "made")  # fmt: skip
+          "--out", tmp_path / "made", "--format", file_format)  # fmt: skip
     report = evaluate(images=tmp_path / "made", scorer=scorer, metrics=["clip-score"])
     assert report["figures"][0]["num_images"] == 3
 

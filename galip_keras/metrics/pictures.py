@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from galip_keras.datasets import pipeline
 AT_ONCE = 32
 
 _ERRORS = (OSError, UnidentifiedImageError, ValueError, SyntaxError)
+# The field of EXIF where `galip sample` has the facts of a picture.
+_DESCRIPTION = 0x010E
 _GREY = ("1", "L", "LA", "I", "I;16", "F")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -181,10 +184,18 @@ def _header(path):
     try:
         with Image.open(path) as image:
             size, is_grey = image.size, image.mode in _GREY
-            caption = getattr(image, "text", {}).get("prompt")
+            caption = getattr(image, "text", {}).get("prompt") or _prompt(image)
     except _ERRORS:
         # That is told when it is read.
         return None, False, None
     if text.is_file():
         caption = text.read_text(encoding="utf-8", errors="replace").strip()
     return size, is_grey, caption or None
+
+
+def _prompt(image):
+    """What `galip sample` wrote to a picture of any format."""
+    try:
+        return json.loads(image.getexif()[_DESCRIPTION])["prompt"]
+    except (KeyError, TypeError, ValueError):
+        return None

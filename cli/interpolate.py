@@ -1,0 +1,130 @@
+"""`galip interpolate`."""
+
+import importlib.util
+from pathlib import Path
+
+import click
+
+import galip_keras
+from galip_cli import pictures, points
+from galip_cli.options import MODEL, OUT, TRUNCATION
+from galip_cli.prompts import SHEET, Output, Seeds, Sentence
+from galip_cli.quiet import quiet_imports
+
+# By the format: how many pictures, where that is not said.
+_FRAMES = {"strip": 8, "gif": 32, "mp4": 64}
+
+
+@click.command()
+@click.argument(
+    "prompts", nargs=-1, required=True, type=Sentence(), metavar="PROMPT..."
+)
+@MODEL
+@click.option(
+    "--seeds",
+    type=Seeds(),
+    help="One for all prompts, one for each, or several for one prompt.  [default: 0, "
+    "for a single prompt 0,1]",
+)
+@TRUNCATION
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(list(_FRAMES)),
+    default="strip",
+    show_default=True,
+    help="Pictures side by side in a PNG file, or a film.",
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(2, 10_000),
+    metavar="N",
+    help="Pictures on the way, both ends included.  [default: 8 in a strip, 32 in a "
+    "GIF, 64 in an MP4]",
+)
+@click.option(
+    "--fps",
+    type=click.IntRange(1, 100),
+    default=12,
+    show_default=True,
+    help="Pictures a second of a film.",
+)
+@click.option("--loop", is_flag=True, help="Go back to where the way begins.")
+@OUT
+def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loop, out):
+    """Go from picture to picture through the latent space.
+
+    From prompt to prompt, from seed to seed, or both at once: noise on arcs, sentences
+    on straight lines. A PROMPT may be an .npz file that `galip invert` wrote. Prints
+    the path of the file.
+
+    \b
+    Examples:
+      galip interpolate "a red bird" "a blue bird" --seeds 3
+      galip interpolate "a yellow bird" --seeds 0-3 --format gif --loop
+    """
+    if file_format == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise click.UsageError(
+            "--format mp4 needs ffmpeg: pip install 'galip-keras[video]', or take gif."
+        )
+    prompts, seeds = points.pairs(
+        list(prompts), seeds or ([0, 1] if len(prompts) == 1 else [0])
+    )
+    if loop:
+        prompts, seeds = [*prompts, prompts[0]], [*seeds, seeds[0]]
+    folder = Path(out)
+    pictures.check_writable(folder)
+    with quiet_imports():
+        from galip_keras import editing
+    network = points.load(model)
+    ends = points.read(network, prompts, seeds, truncation)
+    way = editing.interpolate(ends, frames or _FRAMES[file_format])
+    images = points.draw(network, way)
+    name = " to ".join(
+        f"{prompt} {seed}" for prompt, seed in zip(prompts, seeds, strict=True)
+    )
+    path = folder / Output(name, SHEET).name()
+    facts = {
+        "prompts": prompts,
+        "seeds": seeds,
+        "truncation": truncation,
+        "model": model,
+        "version": galip_keras.__version__,
+    }
+    click.echo(_WRITE[file_format](images, path, facts, fps))
+
+
+def _strip(images, path, facts, fps):
+    from galip_keras.callbacks import image_grid
+
+    path = path.with_name(f"{path.name}.png")
+    pictures.save(image_grid(images, columns=len(images)), path, facts)
+    return path
+
+
+def _gif(images, path, facts, fps):
+    from PIL import Image
+
+    path = path.with_name(f"{path.name}.gif")
+    first, *others = map(Image.fromarray, images)
+    first.save(
+        path,
+        save_all=True,
+        append_images=others,
+        duration=1000 / fps,
+        loop=0,
+        comment=str(facts),
+    )
+    return path
+
+
+def _mp4(images, path, facts, fps):
+    import imageio.v3
+
+    path = path.with_name(f"{path.name}.mp4")
+    # Players want even sides, and get them of pictures of any size.
+    imageio.v3.imwrite(path, images, fps=fps, codec="libx264", macro_block_size=2)
+    return path
+
+
+_WRITE = {"strip": _strip, "gif": _gif, "mp4": _mp4}

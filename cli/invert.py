@@ -1,0 +1,96 @@
+"""`galip invert`."""
+
+import json
+from pathlib import Path
+
+import click
+
+import galip_keras
+from galip_cli import pictures, points
+from galip_cli.options import MODEL, OUT
+from galip_cli.prompts import Sentence
+from galip_cli.quiet import quiet_imports
+
+
+@click.command()
+@click.argument("picture", type=click.Path(exists=True, dir_okay=False))
+@MODEL
+@click.option(
+    "--prompt",
+    type=Sentence(),
+    default="a picture",
+    show_default=True,
+    help="What it shows: the sentence to begin with.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(0, 100_000),
+    default=300,
+    show_default=True,
+    help="Steps of gradient descent.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**62),
+    default=0,
+    show_default=True,
+    help="The first of the 32 seeds with which it may begin.",
+)
+@OUT
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of paths.")
+def invert(picture, model, prompt, steps, seed, out, as_json):
+    """Find the noise and the condition of a given PICTURE.
+
+    Writes the picture beside what was found, and what was found as an .npz file, which
+    `galip interpolate` and `galip mix` take for a PROMPT. Tells how far pixels differ
+    (root mean square, in grey levels of 255), and how alike the model's CLIP finds the
+    two. The middle of the picture is taken, at the size of the model.
+
+    \b
+    Examples:
+      galip invert bird.png --prompt "a red bird"
+      galip invert photo.jpg --model runs/birds --steps 1000 --out inverted
+    """
+    folder = Path(out)
+    pictures.check_writable(folder)
+    with quiet_imports():
+        import numpy as np
+        from PIL import Image, ImageOps
+
+        from galip_keras import editing
+        from galip_keras.callbacks import image_grid
+    try:
+        with Image.open(picture) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise click.ClickException(
+            f"{picture} is no picture that can be read."
+        ) from error
+    network = points.load(model)
+    size = network.backbone.generator.image_size
+    target = np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
+    found = editing.invert(network, target, prompt, steps, seed=seed)
+    stem = Path(picture).stem
+    facts = {
+        "prompt": prompt,
+        "steps": steps,
+        "seed": seed,
+        "error": round(found.error, 3),
+        "start_error": round(found.start_error, 3),
+        "similarity": round(found.similarity, 4),
+        "model": model,
+        "version": galip_keras.__version__,
+    }
+    point, pair = folder / f"{stem}.npz", folder / f"{stem}-inverted.png"
+    editing.save(point, found.point)
+    pictures.save(image_grid(np.stack([target, found.image]), columns=2), pair, facts)
+    click.echo(
+        f"Pixels differ by {found.error:.1f} grey levels ({found.start_error:.1f} "
+        f"before the descent); CLIP finds the two alike by {found.similarity:.3f}.",
+        err=True,
+    )
+    if as_json:
+        facts.update(point=str(point), picture=str(pair))
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        click.echo(f"{pair}\n{point}")

@@ -1,4 +1,4 @@
-"""The commands of the README, run as they stand there."""
+"""The commands of the README and of docs/editing.md, run as they stand there."""
 
 import pathlib
 import re
@@ -8,13 +8,15 @@ import sys
 
 import pytest
 
+from galip_cli.main import COMMANDS
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def commands(language):
+def commands(language, text=README):
     """The code blocks of a language, one command of a shell block a line."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +63,8 @@ def test_every_shell_command_and_the_python_example(folder):
                         'pip install -e ".[test]"',
                         "pytest",
                     )
-    expected = {"train", "sample", "data", "evaluate", "info"}
-    assert {c.split()[1] for c in ran} == expected
+    not_here = {"convert", "push"}
+    assert {c.split()[1] for c in ran} == set(COMMANDS) - not_here
     assert (folder / "sheets" / "shapes.png").exists()
     assert len(list((folder / "out").glob("*.png"))) == 9
     assert (folder / "report" / "curves.png").exists()
@@ -70,6 +72,23 @@ def test_every_shell_command_and_the_python_example(folder):
     (folder / "example.py").write_text(example)
     run("python example.py", folder)
     assert (folder / "my_galip" / "config.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.backend("tensorflow")
+def test_what_docs_editing_shows(folder):
+    text = (ROOT / "docs" / "editing.md").read_text()
+    for command in "".join(commands("sh", text)).splitlines():
+        paths = run(command, folder).splitlines()
+        assert paths
+        assert all((folder / path).is_file() for path in paths)
+    (example,) = commands("python", text)
+    (folder / "example.py").write_text(example)
+    error, similarity = run("python example.py", folder).split()
+    assert 0 < float(error) < 255
+    assert -1 <= float(similarity) <= 1
+    for picture in re.findall(r"\]\((pictures/.*?)\)", text):
+        assert (ROOT / "docs" / picture).is_file()
 
 
 def test_python_version_is_what_pyproject_says():

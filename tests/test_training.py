@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galip_keras import GALIPTextToImage, MateD, evaluate, training
+from galip_keras import GALIPTextToImage, MateD, card, evaluate, training
 from galip_keras.callbacks import Progress
 from galip_keras.datasets import embeddings
 from galip_keras.guard import Guard
@@ -110,6 +110,23 @@ def test_resumed_run_is_the_same_run(run, copy, settings, capfd):
     for actual, expected in zip(weights(copy), weights(run.folder)):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
     assert reports(copy) == pytest.approx(reports(run.folder), rel=10 * tolerance)
+
+
+def test_the_card_of_a_run(run, data):
+    text = card.read(run.folder / "preset")
+    assert "The architecture `galip_tiny`, trained with galip-keras" in text
+    assert "4 steps of " in text
+    assert "captioned pictures of `circles`" in text
+    assert "random weights" in text
+    assert str(run.folder) not in text
+    assert str(data["data_dir"]) not in text
+    figures = card.read_origin(run.folder / "preset")["figures"]
+    (line,) = [
+        json.loads(line)
+        for line in (run.folder / "metrics.jsonl").read_text().splitlines()
+        if '"step": 4, "cmmd"' in line
+    ]
+    assert figures == {k: v for k, v in line.items() if k != "step"}
 
 
 def test_finished_run_is_completed(copy, settings, capfd):

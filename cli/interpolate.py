@@ -95,7 +95,7 @@ def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loo
 
 
 def _strip(images, path, facts, fps):
-    from galip_keras.callbacks import image_grid
+    from galip_keras.grid import image_grid
 
     path = path.with_name(f"{path.name}.png")
     pictures.save(image_grid(images, columns=len(images)), path, facts)

@@ -58,7 +58,7 @@ def invert(picture, model, prompt, steps, seed, out, as_json):
         from PIL import Image, ImageOps
 
         from galip_keras import editing
-        from galip_keras.callbacks import image_grid
+        from galip_keras.grid import image_grid
     try:
         with Image.open(picture) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")

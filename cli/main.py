@@ -16,6 +16,8 @@ COMMANDS = (
     "evaluate",
     "data",
     "convert",
+    "export",
+    "serve",
     "push",
     "info",
 )

@@ -70,7 +70,7 @@ def mix(prompts, model, seeds, blocks, truncation, out):
         import numpy as np
 
         from galip_keras import editing
-        from galip_keras.callbacks import image_grid
+        from galip_keras.grid import image_grid
     network = points.load(model)
     given = points.read(network, prompts, [0] * len(prompts), 1.0)
     texts = [point.text_embedding for point in given]

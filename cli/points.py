@@ -4,7 +4,7 @@ import click
 
 
 def load(model):
-    """The model of an editing command, a `GALIPTextToImage`."""
+    """The MODEL of a command, a `GALIPTextToImage`."""
     import keras
 
     from galip_keras.loading import load_model
@@ -12,6 +12,13 @@ def load(model):
     # An architecture begins with random weights: the same ones every time.
     keras.utils.set_random_seed(0)
     return load_model(model)
+
+
+def load_any(model):
+    """The same, or what `galip export` wrote, for which no Keras is imported."""
+    from galip_keras import exported
+
+    return exported.load(model) if exported.is_exported(model) else load(model)
 
 
 def is_file(sentence):

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import galip_keras
-from galip_cli import pictures
+from galip_cli import pictures, points
 from galip_cli.options import MODEL, OUT, TRUNCATION
 from galip_cli.painter import Painter, one_or_all
 from galip_cli.prompts import (
@@ -153,15 +153,13 @@ def sample(
     folder = Path(out)
     pictures.check_writable(folder)
     with quiet_imports():
-        import keras
         import numpy as np
 
-        from galip_keras.callbacks import image_grid
-        from galip_keras.loading import load_model
+        from galip_keras.grid import image_grid
 
-    # An architecture begins with random weights: the same ones every time.
-    keras.utils.set_random_seed(0)
-    network = load_model(model)
+        network = points.load_any(model)
+    if (plus or minus or best_of) and not hasattr(network, "backbone"):
+        raise click.UsageError("--plus, --minus and --best-of do not take exports.")
     sentences = list(dict.fromkeys(output.prompt for output in outputs))
     _warn_of_unknown_words(network, model, [*sentences, *plus, *minus])
     painter = Painter(network, truncation, plus, minus, best_of, scorer, batch_size)

@@ -11,11 +11,11 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops
-from PIL import Image
 from tqdm.auto import tqdm
 
 from galip_keras import metrics
 from galip_keras.backend import devices
+from galip_keras.grid import image_grid
 from galip_keras.journal import write_text
 
 # Samples are made so many at a time.
@@ -324,20 +324,6 @@ def say(message):
 def training_step(model):
     """The number of training steps that a `galip_keras.GALIP` has done."""
     return int(ops.convert_to_numpy(model.step))
-
-
-def image_grid(images, columns):
-    """Lays pictures out in rows.
-
-    Args:
-        images: uint8 array `(num_rows * columns, height, width, 3)`.
-        columns: int.
-
-    Returns:
-        A `PIL.Image.Image`.
-    """
-    rows = np.split(images, len(images) // columns)
-    return Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows]))
 
 
 def _ranges(count):

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from galip_keras import __version__, datasets
-from galip_keras.callbacks import image_grid, say
+from galip_keras.callbacks import say
+from galip_keras.grid import image_grid
 from galip_keras.journal import write_text
 from galip_keras.loading import load_model
 from galip_keras.metrics.judge import Judge

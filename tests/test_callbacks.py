@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from galip_keras import GALIP, text_to_image
-from galip_keras.callbacks import Interruption, Progress, Report, Samples, image_grid
+from galip_keras.callbacks import Interruption, Progress, Report, Samples
+from galip_keras.grid import image_grid
 from galip_keras.guard import Guard
 from galip_keras.journal import Journal
 

@@ -14,6 +14,8 @@ FLOORS = [
     "backend",
     "pytorch",
     "prompts",
+    "philox",
+    "grid",
     "layers",
     "clip",
     "mate_g",
@@ -36,13 +38,14 @@ FLOORS = [
     "training",
     "evaluation",
     "convert",
+    "exported",
     "export",
     "serving",
 ]
 ROOMS = {
     "tensorflow": {"backend/tensorflow.py", "datasets", "export.py"},
     "tensorflow_datasets": {"datasets"},
-    "tensorflow_text": {"export.py"},
+    "tensorflow_text": {"export.py", "exported.py"},
     "jax": {"backend/jax.py"},
     "torch": {"backend/torch.py", "pytorch.py"},
 }
@@ -51,6 +54,7 @@ ROOMS = {
 LAZY = {
     ("text_to_image.py", "tensorflow"),
     ("prompts.py", "tensorflow"),
+    ("exported.py", "tensorflow"),
     ("backend/devices.py", "tensorflow"),
     ("backend/devices.py", "jax"),
     ("backend/devices.py", "torch"),

@@ -1,0 +1,112 @@
+"""`galip serve`."""
+
+import importlib.util
+import ipaddress
+
+import click
+
+from galip_cli import points
+from galip_cli.options import MODEL
+from galip_cli.quiet import quiet_imports
+
+
+def _is_loopback(host):
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@click.command()
+@MODEL
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
+@click.option(
+    "--name", default="galip", show_default=True, help="What clients call the model."
+)
+@click.option(
+    "--api-key",
+    envvar="GALIP_API_KEY",
+    show_envvar=True,
+    metavar="KEY",
+    help="What requests have to carry: Authorization: Bearer KEY.",
+)
+@click.option(
+    "--insecure", is_flag=True, help="Let others reach it without a key all the same."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 256),
+    default=8,
+    show_default=True,
+    help="The most pictures drawn together.",
+)
+@click.option(
+    "--max-wait-ms",
+    type=click.FloatRange(0, 10_000),
+    default=10,
+    show_default=True,
+    help="How long a picture may wait for others.",
+)
+@click.option(
+    "--max-queue",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="The most pictures that wait; then 503.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60,
+    show_default=True,
+    help="Seconds after which a request is given up.",
+)
+def serve(
+    model, host, port, name, api_key, insecure, batch_size, max_wait_ms, max_queue,
+    timeout,
+):  # fmt: skip
+    """Serve a model over HTTP.
+
+    MODEL may be what `galip export` wrote. TensorFlow Serving's REST interface at
+    /v1/models/galip, OpenAI's images interface at /v1/images/generations, a picture for
+    a browser at /image?prompt=&seed=; the interfaces are described at /docs. /healthz,
+    /readyz and /metrics are for those who run it. SIGTERM ends it once what was asked
+    for is answered.
+
+    \b
+    Examples:
+      galip serve
+      galip serve --model served/galip/1 --host 0.0.0.0 --api-key SECRET
+    """
+    if not (_is_loopback(host) or api_key or insecure):
+        raise click.UsageError(
+            f"others could reach {host}: give --api-key KEY, or --insecure if they may."
+        )
+    missing = [
+        x for x in ("fastapi", "uvicorn", "prometheus_client")
+        if not importlib.util.find_spec(x)
+    ]  # fmt: skip
+    if missing:
+        raise click.ClickException(
+            f"serving needs {', '.join(missing)}: pip install 'galip-keras[serve]'."
+        )
+    with quiet_imports():
+        import uvicorn
+
+        from galip_keras.serving.app import create_app
+
+        network = points.load_any(model)
+    app = create_app(
+        network, name, api_key, batch_size, max_wait_ms / 1000, max_queue, timeout
+    )
+    if not _is_loopback(host) and not api_key:
+        click.echo(f"Warning: anybody who reaches {host} can use it.", err=True)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=int(timeout) + 1,
+        server_header=False,
+    )

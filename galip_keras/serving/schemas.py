@@ -1,0 +1,69 @@
+"""What may be asked for, of each of the interfaces."""
+
+import base64
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+# CLIP reads 77 tokens; what is longer is a mistake, or none.
+MOST_CHARACTERS = 2000
+MOST_IMAGES = 16
+
+Prompt = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Truncation = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+
+
+def _text(value: Any) -> Any:
+    """TensorFlow Serving's way to write bytes: `{"b64": ...}`."""
+    if isinstance(value, dict) and value.keys() == {"b64"}:
+        try:
+            return base64.b64decode(value["b64"], validate=True).decode()
+        except (ValueError, TypeError) as error:
+            raise ValueError("b64 holds no base64 of UTF-8 text") from error
+    return value
+
+
+class Instance(BaseModel):
+    """A picture, by row."""
+
+    model_config = ConfigDict(extra="forbid")
+    prompt: Prompt
+    seed: Seed
+
+    _decode = field_validator("prompt", mode="before")(_text)
+
+
+class Columns(BaseModel):
+    """Pictures, by column."""
+
+    model_config = ConfigDict(extra="forbid")
+    prompt: list[Prompt] = Field(min_length=1, max_length=MOST_IMAGES)
+    seed: list[Seed] = Field(min_length=1, max_length=MOST_IMAGES)
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _decode(cls, value: Any) -> Any:
+        return [_text(x) for x in value] if isinstance(value, list) else value
+
+
+class Predict(BaseModel):
+    """TensorFlow Serving's predict: `instances` or `inputs`."""
+
+    model_config = ConfigDict(extra="forbid")
+    signature_name: Literal["serving_default", ""] = "serving_default"
+    instances: list[Instance] | None = Field(None, min_length=1, max_length=MOST_IMAGES)
+    inputs: Columns | None = None
+
+
+class Generation(BaseModel):
+    """OpenAI's images API. Fields that have no meaning here are let through."""
+
+    model_config = ConfigDict(extra="ignore")
+    prompt: Prompt
+    n: int = Field(1, strict=True, ge=1, le=MOST_IMAGES)
+    response_format: Literal["b64_json"] = "b64_json"
+    size: str | None = Field(None, max_length=20)
+    model: str | None = Field(None, max_length=200)
+    seed: Seed | None = None
+    truncation: Truncation = 1.0

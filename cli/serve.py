@@ -62,9 +62,11 @@ def _is_loopback(host):
     show_default=True,
     help="Seconds after which a request is given up.",
 )
+@click.option("--ui", is_flag=True, help="A page to play with, at /.")
 def serve(
     model, host, port, name, api_key, insecure, batch_size, max_wait_ms, max_queue,
     timeout,
+    ui,
 ):  # fmt: skip
     """Serve a model over HTTP.
 
@@ -76,7 +78,7 @@ def serve(
 
     \b
     Examples:
-      galip serve
+      galip serve --ui
       galip serve --model served/galip/1 --host 0.0.0.0 --api-key SECRET
     """
     if not (_is_loopback(host) or api_key or insecure):
@@ -98,7 +100,14 @@ def serve(
 
         network = points.load_any(model)
     app = create_app(
-        network, name, api_key, batch_size, max_wait_ms / 1000, max_queue, timeout
+        network,
+        name,
+        api_key,
+        batch_size,
+        max_wait_ms / 1000,
+        max_queue,
+        timeout,
+        page=ui,
     )
     if not _is_loopback(host) and not api_key:
         click.echo(f"Warning: anybody who reaches {host} can use it.", err=True)

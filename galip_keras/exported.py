@@ -66,6 +66,7 @@ class Exported:
 
     def __init__(self, folder, manifest):
         self.manifest = manifest
+        self.latent_dim = manifest["latent_dim"]
         self._tokenize = _tokenizer(folder, manifest["sequence_length"])
 
     def generate(self, inputs, seed=None, truncation=1.0):
@@ -83,7 +84,7 @@ class Exported:
         if seed is None:
             seed = int(np.random.default_rng().integers(2**32))
         seeds = [seed + i for i in range(len(inputs))] if np.ndim(seed) == 0 else seed
-        latents = noise(seeds, self.manifest["latent_dim"]) * np.float32(truncation)
+        latents = noise(seeds, self.latent_dim) * np.float32(truncation)
         return self.draw(self._tokenize(inputs), latents)
 
 
@@ -105,8 +106,11 @@ class Parts(Exported):
 
     def draw(self, token_ids, latents):
         """Pictures, a uint8 array, of token ids and noise."""
-        texts = self._encode(token_ids=token_ids)
-        images = self._generate(noise=latents, text_embedding=texts)
+        return self.decode(latents, self._encode(token_ids=token_ids))
+
+    def decode(self, noise, text_embeddings):
+        """Pictures of noise and sentence embeddings."""
+        images = self._generate(noise=noise, text_embedding=text_embeddings)
         # As `GALIPTextToImage.generate` rounds them.
         images = np.clip((np.asarray(images) + 1) / 2, 0, 1)
         return np.round(images * 255).astype("uint8")

@@ -302,6 +302,11 @@ class GALIPTextToImage(TextToImage):
             return build(preset, **kwargs)
         return super().from_preset(preset_folder(preset), load_weights, **kwargs)
 
+    @property
+    def latent_dim(self):
+        """Size of the noise of a picture."""
+        return self.backbone.generator.latent_dim
+
     def embed(self, inputs):
         """Sentence embeddings: what makes a picture, besides noise.
 
@@ -371,7 +376,7 @@ class GALIPTextToImage(TextToImage):
         if self.preprocessor is not None:
             token_ids = self.preprocessor.generate_preprocess(token_ids)
         seeds = _seeds(seed, len(token_ids))
-        latents = np.asarray(noise(seeds, self.backbone.generator.latent_dim))
+        latents = np.asarray(noise(seeds, self.latent_dim))
         latents = ops.convert_to_tensor(latents * np.float32(truncation))
         token_ids = ops.convert_to_tensor(np.asarray(token_ids), "int32")
         images = self.make_generate_function()(latents, token_ids)

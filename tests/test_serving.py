@@ -39,6 +39,15 @@ class Model:
         pixels = [(len(x), s % 256, 10 * truncation) for x, s in zip(inputs, seed)]
         return np.array([np.full((2, 2, 3), p) for p in pixels], "uint8")
 
+    def embed(self, inputs):
+        return np.array([[len(x)] for x in inputs], "float32")
+
+    def decode(self, noise, text_embeddings):
+        self.batches.append(text_embeddings.tolist())
+        return np.stack([np.full((2, 2, 3), x, "uint8") for x in text_embeddings])
+
+    latent_dim = 4
+
 
 @pytest.fixture
 def model():
@@ -127,6 +136,29 @@ def test_a_picture_for_a_browser(client):
     )
     assert response.headers["content-type"] == "image/png"
     assert pixel(response.content) == (3, 2, 0)
+
+
+def test_a_picture_between_two_sentences(client, model):
+    asked = {"prompt": "a" * 10, "other": "b" * 30, "weight": 0.25}
+    response = client.get("/interpolation", params=asked)
+    assert pixel(response.content) == (15, 15, 15)
+    for wrong in ({"weight": 2}, {"weight": "nan"}, {"other": ""}):
+        assert client.get("/interpolation", params=asked | wrong).status_code == 400
+
+    class Plain:
+        generate = model.generate
+
+    with TestClient(create_app(Plain())) as other:
+        assert other.get("/interpolation", params=asked).status_code == 404
+
+
+def test_a_page_where_it_is_asked_for(client):
+    assert client.get("/").status_code == 404
+    with TestClient(create_app(Model(), page=True, api_key="x")) as other:
+        response = other.get("/")
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/html")
+        assert "<title>GALIP</title>" in response.text
 
 
 BAD = [

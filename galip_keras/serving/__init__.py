@@ -2,5 +2,7 @@
 
 app.py        the routes
 batching.py   requests that wait for each other, to be drawn together
+drawing.py    how a batch is drawn
+page.html     what a browser shows
 schemas.py    what may be asked for
 """

@@ -5,21 +5,28 @@ import base64
 import contextlib
 import hmac
 import io
-import itertools
 import json
 import logging
 import random
 import time
+from pathlib import Path
+from typing import Annotated, Any
 
 import prometheus_client
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+)
 from PIL import Image
 from pydantic import ValidationError
 
 from galip_keras.serving import schemas
 from galip_keras.serving.batching import Batcher, Busy, Job
+from galip_keras.serving.drawing import Drawer
 
 _log = logging.getLogger("galip.serving")
 
@@ -47,6 +54,7 @@ def create_app(
     max_queue=256,
     timeout=60.0,
     max_body=65536,
+    page=False,
 ):
     """Builds the service.
 
@@ -59,21 +67,21 @@ def create_app(
         max_queue: int. The most pictures that wait; then 503.
         timeout: float. Seconds after which a request is given up; 503.
         max_body: int. The most bytes of a request; then 413.
+        page: bool. Whether `/` is a page to play with.
 
     Returns:
         A `fastapi.FastAPI`.
     """
     registry = prometheus_client.CollectorRegistry()
     metrics = _Metrics(registry)
-    batcher = Batcher(
-        _drawer(model, batch_size), batch_size, max_wait, max_queue, metrics.batch
-    )
+    drawer = Drawer(model, batch_size)
+    batcher = Batcher(drawer, batch_size, max_wait, max_queue, metrics.batch)
     metrics.queue.set_function(lambda: batcher.waiting)
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
         batcher.start()
-        warming = asyncio.create_task(_warm_up(app, model, batch_size))
+        warming = asyncio.create_task(_warm_up(app, drawer))
         yield
         app.state.is_ready = False
         warming.cancel()
@@ -87,6 +95,10 @@ def create_app(
     app.include_router(_health)
     app.include_router(_tensorflow(name), dependencies=guarded)
     app.include_router(_images, dependencies=guarded)
+    if drawer.interpolates:
+        app.include_router(_between, dependencies=guarded)
+    if page:
+        app.include_router(_page)
     _handle_errors(app)
 
     @app.middleware("http")
@@ -150,44 +162,12 @@ def _png(image):
     return file.getvalue()
 
 
-def _drawer(model, batch_size):
-    """`model.generate` for batches of a few sizes only, since each is compiled."""
-    sizes = _sizes(batch_size)
-
-    def draw(prompts, seeds, truncations):
-        count = len(prompts)
-        size = next(size for size in sizes if size >= count)
-        images = [None] * count
-        # One truncation at a time is what models take.
-        for truncation in dict.fromkeys(truncations):
-            mine = [i for i in range(count) if truncations[i] == truncation]
-            filled = (mine * size)[: next(s for s in sizes if s >= len(mine))]
-            drawn = model.generate(
-                [prompts[i] for i in filled],
-                seed=[seeds[i] for i in filled],
-                truncation=truncation,
-            )
-            for i, image in zip(mine, drawn):
-                images[i] = image
-        return images
-
-    return draw
-
-
-def _sizes(batch_size):
-    """Powers of two, and the largest batch."""
-    powers = itertools.takewhile(
-        lambda size: size < batch_size, (2**i for i in itertools.count())
-    )
-    return [*powers, batch_size]
-
-
-async def _warm_up(app, model, batch_size):
+async def _warm_up(app, drawer):
     loop = asyncio.get_running_loop()
     try:
-        for size in _sizes(batch_size):
-            prompts, seeds = ["a picture"] * size, list(range(size))
-            await loop.run_in_executor(None, model.generate, prompts, seeds)
+        for size in drawer.sizes:
+            jobs = [Job("a picture", i) for i in range(size)]
+            await loop.run_in_executor(None, drawer, jobs)
     except Exception:
         _log.exception("the model does not run")
         return
@@ -327,12 +307,12 @@ def _tensorflow(name):
         if (asked.instances is None) == (asked.inputs is None):
             raise Refusal(400, "give `instances` or `inputs`, one of them")
         if asked.inputs is None:
-            jobs = [Job(x.prompt, x.seed, 1.0) for x in asked.instances]
+            jobs = [Job(x.prompt, x.seed) for x in asked.instances]
         else:
             prompts, seeds = asked.inputs.prompt, asked.inputs.seed
             if len(prompts) != len(seeds):
                 raise Refusal(400, "`prompt` and `seed` must be as many")
-            jobs = [Job(*x, 1.0) for x in zip(prompts, seeds, strict=True)]
+            jobs = [Job(*x) for x in zip(prompts, seeds, strict=True)]
         images = [{"b64": _base64(png)} for png in await service.draw(jobs)]
         return {"predictions" if asked.inputs is None else "outputs": images}
 
@@ -369,18 +349,54 @@ async def generations(request: Request, service: _Service = _WithService):
     return {"created": int(time.time()), "data": data}
 
 
-@_images.get(
-    "/image", response_class=Response, responses={200: {"content": {"image/png": {}}}}
-)
+_Prompt = Annotated[str, Query(min_length=1, max_length=schemas.MOST_CHARACTERS)]
+_Seed = Annotated[int, Query(ge=0, lt=2**63)]
+_Truncation = Annotated[float, Query(ge=0, le=10, allow_inf_nan=False)]
+_Weight = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)]
+_PNG: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {200: {"content": {"image/png": {}}}},
+}
+
+
+async def _answer(service, job):
+    (png,) = await service.draw([job])
+    return Response(png, media_type="image/png")
+
+
+@_images.get("/image", **_PNG)
 async def image(
-    prompt: str = Query(min_length=1, max_length=schemas.MOST_CHARACTERS),
-    seed: int = Query(0, ge=0, lt=2**63),
-    truncation: float = Query(1.0, ge=0, le=10, allow_inf_nan=False),
+    prompt: _Prompt,
+    seed: _Seed = 0,
+    truncation: _Truncation = 1.0,
     service: _Service = _WithService,
 ):
     """A picture, for a browser."""
-    (png,) = await service.draw([Job(prompt, seed, truncation)])
-    return Response(png, media_type="image/png")
+    return await _answer(service, Job(prompt, seed, truncation))
+
+
+_between = APIRouter(tags=["images"])
+
+
+@_between.get("/interpolation", **_PNG)
+async def interpolation(
+    prompt: _Prompt,
+    other: _Prompt,
+    weight: _Weight = 0.5,
+    seed: _Seed = 0,
+    truncation: _Truncation = 1.0,
+    service: _Service = _WithService,
+):
+    """A picture on the way from a sentence (weight 0) to another (1)."""
+    return await _answer(service, Job(prompt, seed, truncation, other, weight))
+
+
+_page = APIRouter(include_in_schema=False)
+
+
+@_page.get("/", response_class=HTMLResponse)
+def page():
+    return Path(__file__).with_name("page.html").read_text("utf-8")
 
 
 # === Errors ===

@@ -12,19 +12,21 @@ class Busy(Exception):
 
 
 class Job(NamedTuple):
-    """A picture that somebody waits for."""
+    """A picture that somebody waits for, perhaps on the way to another sentence."""
 
     prompt: str
     seed: int
-    truncation: float
+    truncation: float = 1.0
+    other: str | None = None
+    weight: float = 0.0
 
 
 class Batcher:
     """Collects pictures until there are enough, or one has waited long enough.
 
     Args:
-        draw: callable of lists of prompts, seeds and truncations. Returns a sequence of
-            images, one each. It runs in a thread of its own, never twice at a time.
+        draw: callable of a list of `Job`. Returns a sequence of images, one each. It
+            runs in a thread of its own, never twice at a time.
         batch_size: int. The most pictures drawn together.
         max_wait: float. Seconds that a picture may wait for company.
         max_queue: int. The most pictures that wait.
@@ -125,9 +127,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
         try:
-            images = await loop.run_in_executor(
-                self._executor, self._draw, *map(list, zip(*jobs, strict=True))
-            )
+            images = await loop.run_in_executor(self._executor, self._draw, jobs)
         except Exception as error:
             images = [error] * len(jobs)
         self._on_batch(len(jobs), time.perf_counter() - start)

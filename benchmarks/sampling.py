@@ -1,6 +1,7 @@
 """Seconds an image: the full-size generator on every backend, against the machine.
 
     python benchmarks/sampling.py [--batch-sizes 1,8,32] [--precision float32] [--quick]
+    python benchmarks/sampling.py --exports     # what `galip export` writes, too
 
 `share` is the direct form's work over the time and the machine's convolution rate R,
 which is the best of the backends'. It can be over 1: the fused form does less work.
@@ -18,11 +19,16 @@ def main():
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--backends", default=",".join(common.installed()))
     parser.add_argument("--quick", action="store_true", help="a tiny model, one batch")
+    parser.add_argument("--exports", action="store_true", help="exports, fp32, too")
     parser.add_argument("--backend", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--out", help="JSON file to write")
     args = parser.parse_args()
+    if args.folder:
+        print(json.dumps(time_export(args)))
+        return
     if args.backend:
-        print(json.dumps(measure(args)))
+        print(json.dumps(write_exports(args) if args.exports else measure(args)))
         return
     options = ["--batch-sizes", args.batch_sizes, "--precision", args.precision]
     options += ["--quick"] * args.quick
@@ -32,6 +38,8 @@ def main():
     ]
     rate = max(part["rates"]["convolution_gflops"] for part in parts)
     rows = [row for part in parts for row in part["rows"]]
+    if args.exports:
+        rows += common.in_backend(__file__, "tensorflow", [*options, "--exports"])
     for row in rows:
         row["s x R, GFLOP"] = row["s/image"] * rate
         row["share"] = parts[0]["direct_gflop"] / row["s x R, GFLOP"]
@@ -67,6 +75,72 @@ def measure(args):
     rates.append(common.rates(_compute_dtype(args), args.quick))
     mean = {key: sum(rate[key] for rate in rates) / 2 for key in rates[0]}
     return {"rows": rows, "rates": mean, "direct_gflop": direct_gflop(generator)}
+
+
+# Format and quantization.
+EXPORTS = (
+    ("saved_model", None),
+    ("litert", None),
+    ("litert", "float16"),
+    ("litert", "int8"),
+    ("onnx", None),
+    ("openvino", None),
+)
+
+
+def write_exports(args):
+    """Rows of each export, written here and timed in a process of its own."""
+    import tempfile
+    from pathlib import Path
+
+    from galip_keras.export import export
+    from galip_keras.text_to_image import build
+
+    name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
+    model = build(name, clip="random")
+    rows = []
+    for file_format, quantize in EXPORTS[1:2] if args.quick else EXPORTS:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "export")
+            export(model, out, file_format, quantize)
+            options = ["--folder", str(out), "--batch-sizes", args.batch_sizes]
+            options += ["--quick"] * args.quick
+            found = common.in_backend(__file__, "tensorflow", options)
+        form = " ".join(filter(None, (file_format, quantize)))
+        rows += [{"backend": "export", "form": form, **row} for row in found]
+    return rows
+
+
+def time_export(args):
+    """Rows of an exported model, by its own runtime."""
+    import time
+
+    from galip_keras import exported
+
+    start = time.perf_counter()
+    model = exported.load(args.folder)
+    loaded = time.perf_counter() - start
+    size = sum(file["bytes"] for file in model.manifest["files"].values())
+    rows = []
+    for batch in [2] if args.quick else [int(b) for b in args.batch_sizes.split(",")]:
+        prompts, seeds = ["a red bird on a branch"] * batch, list(range(batch))
+        start = time.perf_counter()
+        model.generate(prompts, seeds)
+        first = time.perf_counter() - start
+        median = common.seconds(
+            lambda p=prompts, s=seeds: model.generate(p, s), 3 if batch > 8 else 7, 1
+        )
+        rows.append(
+            {
+                "jit": None,
+                "batch": batch,
+                "first s": first,
+                "s/image": median / batch,
+                "load s": loaded,
+                "MB": size / 1e6,
+            }
+        )
+    return rows
 
 
 def _compute_dtype(args):

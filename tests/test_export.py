@@ -1,7 +1,12 @@
 """Models for production, by their own runtimes."""
 
 import hashlib
+import io
 import json
+import os
+import subprocess
+import venv
+from importlib.metadata import version
 
 import child
 import keras
@@ -178,3 +183,51 @@ def test_a_damaged_manifest_is_refused(tmp_path, content):
     (tmp_path / exported.MANIFEST).write_text(content)
     with pytest.raises(ValueError, match="holds no exported model"):
         exported.load(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_saved_model_needs_tensorflow_alone(model, tmp_path):
+    out = tmp_path / "exported"
+    export.export(model, out, "saved_model")
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    packages = [f"{x}=={version(x)}" for x in ("tensorflow", "tensorflow-text")]
+    run([python, "-m", "pip", "install", "-q", *packages], tmp_path)
+    run([python, "-c", SERVE, out, tmp_path / "images.npy"], tmp_path)
+    expected = model.generate(["a red bird", "an owl", "2 Tents"], seed=[5, 2**40, 0])
+    assert differ(np.load(tmp_path / "images.npy"), expected) <= 1
+    shown = run(
+        [tmp_path / "env" / "bin" / "saved_model_cli", "show", "--all", "--dir", out],
+        tmp_path,
+    )
+    for signature in ("serving_default", "generate", "embed"):
+        assert f"signature_def['{signature}']" in shown
+    # The tool by itself does not know the ops of tensorflow-text.
+    tool = (
+        "import tensorflow_text; "
+        "from tensorflow.python.tools.saved_model_cli import main; main()"
+    )
+    inputs = "prompt=[b'an owl'];seed=[3]"
+    run(
+        [python, "-c", tool, "run", "--dir", out, "--tag_set", "serve",
+         "--signature_def", "serving_default", "--input_exprs", inputs,
+         "--outdir", tmp_path],
+        tmp_path,
+    )  # fmt: skip
+    (png,) = np.load(tmp_path / "image_bytes.npy", allow_pickle=True)
+    drawn = np.asarray(Image.open(io.BytesIO(png)))
+    assert differ(drawn, model.generate(["an owl"], seed=[3])[0]) <= 1
+
+
+def run(command, folder):
+    # Nothing of this project, and nothing of where the tests run.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    result = subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout

@@ -21,10 +21,6 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 _PIXEL_SCALING = {"reference": (0.25, 0.75), "standard": (0.5, 0.5)}
 
 
-# Of the mean eigenvalue of the covariance, added to all of them.
-_WHITENING_FLOOR = 0.01
-
-
 @keras.saving.register_keras_serializable(package="galip_keras")
 class FrozenCLIP(keras.layers.Layer):
     """A frozen CLIP: tapped image features, embeddings, and its ViT run on a bridge.
@@ -37,10 +33,6 @@ class FrozenCLIP(keras.layers.Layer):
         pixel_scaling: `"reference"` or `"standard"`. How pixels in [-1, 1] are mapped
             before CLIP's own normalisation: `0.25 x + 0.75`, as the authors' code
             does, or `0.5 x + 0.5`.
-        whiten: bool. Whether the features of each tap are mapped to mean 0 and
-            covariance 1, nearly, on the pictures that `adapt` was given. The paper does
-            not. In a small CLIP few directions, those of the colours, have nearly all
-            variance; a discriminator learns faster where the others count as much.
         **kwargs: other keyword arguments of `keras.layers.Layer`.
 
     Raises:
@@ -56,7 +48,6 @@ class FrozenCLIP(keras.layers.Layer):
         clip,
         feature_layers=(1, 4, 8),
         pixel_scaling="reference",
-        whiten=False,
         dtype=None,
         name="clip",
         **kwargs,
@@ -74,24 +65,6 @@ class FrozenCLIP(keras.layers.Layer):
         self.clip = clip
         self.feature_layers = tuple(feature_layers)
         self.pixel_scaling = pixel_scaling
-        self.whiten = whiten
-        if whiten:
-            taps, channels = len(feature_layers), encoder.hidden_dim
-            self.feature_mean = self.add_weight(
-                shape=(taps, 1, 1, channels),
-                initializer="zeros",
-                trainable=False,
-                name="feature_mean",
-            )
-            # The identity, until `adapt`.
-            self.feature_whitening = self.add_weight(
-                shape=(taps, channels, channels),
-                initializer=lambda shape, dtype: (
-                    ops.zeros(shape, dtype) + ops.eye(channels, dtype=dtype)
-                ),
-                trainable=False,
-                name="feature_whitening",
-            )
         # keras-hub creates the position ids as zeros and relies on weights being loaded
         # over them; without this a randomly initialised CLIP sees no positions.
         positions = encoder.embedding.position_ids
@@ -143,27 +116,6 @@ class FrozenCLIP(keras.layers.Layer):
         """
         return ops.cast(self.clip.get_text_embeddings(token_ids), "float32")
 
-    def adapt(self, images):
-        """Learns mean and covariance of the features, where they are whitened.
-
-        Args:
-            images: tensor `(num_images, height, height, 3)` in [-1, 1], of any size.
-        """
-        if not self.whiten:
-            return
-        features, _ = self._encode(images, max(self.feature_layers) + 1)
-        features = ops.convert_to_numpy(features).astype("float64")
-        means, whitenings = [], []
-        for tap in range(features.shape[1]):
-            x = features[:, tap].reshape(-1, self.hidden_dim)
-            values, vectors = np.linalg.eigh(np.cov(x.T))
-            # What hardly varies is rounding more than anything.
-            scales = (values + _WHITENING_FLOOR * values.mean()) ** -0.5
-            means.append(x.mean(axis=0)[None, None])
-            whitenings.append((vectors * scales) @ vectors.T)
-        self.feature_mean.assign(np.stack(means))
-        self.feature_whitening.assign(np.stack(whitenings))
-
     def extract_features(self, images):
         """The tapped feature maps of images, without their class tokens.
 
@@ -176,7 +128,7 @@ class FrozenCLIP(keras.layers.Layer):
         """
         # The blocks after the last tap would be computed for nothing.
         features, _ = self._encode(images, num_layers=max(self.feature_layers) + 1)
-        return self._whitened(features)
+        return features
 
     def extract_features_and_embed(self, images):
         """The tapped feature maps of images and their embeddings.
@@ -192,7 +144,7 @@ class FrozenCLIP(keras.layers.Layer):
         features, x = self._encode(images, num_layers=self.num_layers)
         class_token = self.clip.vision_encoder.layer_norm(x[:, :1])[:, 0]
         embeddings = self.clip.vision_projection(class_token)
-        return self._whitened(features), ops.cast(embeddings, "float32")
+        return features, ops.cast(embeddings, "float32")
 
     def transform_bridge(self, bridge, prompts, prompt_layers):
         """Runs the vision transformer on a bridge feature in place of image patches.
@@ -236,15 +188,6 @@ class FrozenCLIP(keras.layers.Layer):
                 taps.append(self._to_map(x))
         return ops.stack(taps, axis=1), x
 
-    def _whitened(self, features):
-        if not self.whiten:
-            return features
-        mean, whitening = (
-            ops.cast(x, features.dtype)
-            for x in (self.feature_mean, self.feature_whitening)
-        )
-        return ops.einsum("btijc,tcd->btijd", features - mean, whitening)
-
     def _normalize(self, images):
         scale, offset = _PIXEL_SCALING[self.pixel_scaling]
         images = nearest_resize(images, self.image_size)
@@ -263,7 +206,6 @@ class FrozenCLIP(keras.layers.Layer):
                 "clip": keras.layers.serialize(self.clip),
                 "feature_layers": self.feature_layers,
                 "pixel_scaling": self.pixel_scaling,
-                "whiten": self.whiten,
             }
         )
         return config

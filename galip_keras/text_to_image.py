@@ -39,7 +39,6 @@ ARCHITECTURES = {
         # With the pixels themselves, through the embedding of the patches: a small CLIP
         # overlooks much of what makes a picture sharp.
         "feature_layers": (-1, 0, 2),
-        "whiten": True,
         "generator": {
             "base_channels": 16,
             "bridge_channels": 32,
@@ -47,14 +46,12 @@ ARCHITECTURES = {
         },
         "discriminator": {"initial_scale": 0.5},
         # A small CLIP is easily pleased: by the paper's similarity weight it would be
-        # by colours that no picture can have. At the paper's rate its discriminator
-        # follows the last batch alone, and whitened features make the gradients small
-        # that the penalty is about.
+        # by colours that no picture can have.
         "training": {
-            "generator_lr": 2e-4,
-            "discriminator_lr": 2e-4,
-            "similarity_weight": 2.0,
-            "penalty_weight": 50.0,
+            "generator_lr": 4e-4,
+            "discriminator_lr": 8e-4,
+            "similarity_weight": 1.0,
+            "penalty_weight": 2.0,
             "range_weight": 10.0,
         },
     },
@@ -415,7 +412,6 @@ def build(architecture, clip=None, dtype=None):
     frozen = FrozenCLIP(
         backbone,
         feature_layers=spec.get("feature_layers", (1, 4, 8)),
-        whiten=spec.get("whiten", False),
     )
     generator = MateG(frozen, dtype=dtype, **spec.get("generator", {}))
     preprocessor = tokenizer and GALIPTextToImagePreprocessor(tokenizer)

@@ -66,9 +66,6 @@ from galip_keras.text_to_image import ARCHITECTURES, GALIPBackbone, GALIPTextToI
 # Pictures that are sampled and compared with real ones as training goes on.
 _SAMPLES = 64
 
-# Pictures that tell mean and covariance of CLIP's features, where they are whitened.
-_STANDARD = 256
-
 # What fits the peaks that benchmarks/train_step.py measured: tensors of its size that a
 # generator block, and a layer of CLIP, leaves for the way back, and what the libraries
 # take for themselves.
@@ -276,7 +273,7 @@ def train(
     with devices.main_first():
         data = {name: settings[name] for name in ("data_dir", "captions", "allow_bad")}
         builder = datasets.prepare(dataset, **data)
-        model = _model(settings, builder)
+        model = _model(settings)
         plan = _plan(settings, builder)
         if dry_run:
             sizes = {**describe(model), **_memory(settings, model)}
@@ -288,25 +285,19 @@ def train(
     with devices.use(num_devices) as is_shared:
         if is_shared:
             # Again, with its weights on all of them.
-            model = _model(settings, builder)
+            model = _model(settings)
         gan = _assemble(model, settings, plan)
         return _run(
             folder, settings, plan, builder, embeddings, model, gan, resume, deadline
         )
 
 
-def _model(settings, builder):
+def _model(settings):
     """The model to train, a `GALIPTextToImage`, the same each time."""
-    from galip_keras.datasets.pipeline import fixed_pictures
-
     keras.utils.set_random_seed(settings["seed"])
     model = load_model(settings["init"] or settings["preset"], settings["clip"])
     if model.preprocessor is None:
         raise ValueError(f"{settings['init']} has no tokenizer: captions are no use")
-    clip = model.backbone.clip
-    if clip.whiten and not settings["init"]:
-        pictures, _ = fixed_pictures(builder, _STANDARD, clip.image_size)
-        clip.adapt(pictures.astype("float32") / 127.5 - 1.0)
     return model
 
 

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.."
 [ -f galip_keras/presets/toybirds_classifier.weights.h5 ] ||
     python examples/toybirds/classifier.py
 galip train --dataset toybirds --preset galip_small --clip runs/clip \
-    --steps 13000 --batch-size 16 --schedule cosine --average 5000 \
+    --steps 8500 --batch-size 16 --schedule cosine --average 3000 \
     --sample-every 200 --run runs/toybirds --resume
 python examples/toybirds/preset.py runs/toybirds
 galip sample "a red bird" --out examples/toybirds

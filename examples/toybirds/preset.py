@@ -13,13 +13,15 @@ from pathlib import Path
 import click
 from evaluate import figures, to_json
 
-from galip_keras import datasets
+from galip_keras import card, datasets
 from galip_keras.checkpoints import write_folder
 from galip_keras.loading import describe, find_preset, halve, load_model
 from galip_keras.metrics import classifier
 from galip_keras.text_to_image import preset_folder
 
 FIGURES = Path(__file__).with_name("figures.json")
+
+_DATA = {"pictures": 10_000}
 
 CARD = """\
 # toybirds
@@ -100,7 +102,9 @@ def main(run, data_dir):
             **describe(model),
             "figures": table(measured),
         }
-        (folder / "README.md").write_text(CARD.format(**facts))
+        origin = card.of_training(run, config, _DATA, facts["steps"])
+        (folder / card.ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
+        (folder / card.CARD).write_text(CARD.format(**facts))
 
 
 if __name__ == "__main__":

@@ -342,19 +342,35 @@ def test_the_command_serves_and_drains(tmp_path):
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
+            asked = {"prompt": "a red bird", "n": 16, "seed": 3}
             with concurrent.futures.ThreadPoolExecutor(8) as pool:
-                url = f"{address}/image?prompt=a+red+bird&seed=3"
-                asked = [pool.submit(httpx.get, url, timeout=60) for _ in range(8)]
-                time.sleep(0.05)
+                answers = pool.map(
+                    lambda _: httpx.post(
+                        f"{address}/v1/images/generations", json=asked, timeout=60
+                    ),
+                    range(8),
+                )
+                # All are there, but for the batches that were drawn meanwhile.
+                while queued(address) < 8 * 16 - 4 * 8:
+                    assert time.monotonic() < deadline
                 process.send_signal(signal.SIGTERM)
-                answers = [future.result() for future in asked]
+                answers = list(answers)
             assert [a.status_code for a in answers] == [200] * 8
-            assert len({a.content for a in answers}) == 1
+            pictures = [x["b64_json"] for a in answers for x in a.json()["data"]]
+            assert len(pictures) == 8 * 16
             _, errors = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode in (0, -signal.SIGTERM, 143)
     assert "Traceback" not in errors
+
+
+def queued(address):
+    import httpx
+
+    text = httpx.get(f"{address}/metrics").text
+    (line,) = [x for x in text.splitlines() if x.startswith("galip_queue_pictures ")]
+    return float(line.split()[1])
 
 
 def free_port():

@@ -81,7 +81,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app):
         batcher.start()
-        warming = asyncio.create_task(_warm_up(app, drawer))
+        warming = asyncio.create_task(_warm_up(app, batcher, drawer.sizes))
         yield
         app.state.is_ready = False
         warming.cancel()
@@ -162,12 +162,10 @@ def _png(image):
     return file.getvalue()
 
 
-async def _warm_up(app, drawer):
-    loop = asyncio.get_running_loop()
+async def _warm_up(app, batcher, sizes):
     try:
-        for size in drawer.sizes:
-            jobs = [Job("a picture", i) for i in range(size)]
-            await loop.run_in_executor(None, drawer, jobs)
+        for size in sizes:
+            await batcher.draw([Job("a picture", i) for i in range(size)])
     except Exception:
         _log.exception("the model does not run")
         return

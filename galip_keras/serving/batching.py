@@ -94,6 +94,11 @@ class Batcher:
             for future in futures:
                 future.cancel()
 
+    async def draw(self, jobs):
+        """Draws pictures next, whatever waits: to warm up."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._draw, jobs)
+
     async def _run(self):
         while not (self._is_stopping and not self._waiting):
             await self._arrived.wait()
@@ -124,10 +129,9 @@ class Batcher:
         if not batch:
             return
         jobs, futures = zip(*batch, strict=True)
-        loop = asyncio.get_running_loop()
         start = time.perf_counter()
         try:
-            images = await loop.run_in_executor(self._executor, self._draw, jobs)
+            images = await self.draw(jobs)
         except Exception as error:
             images = [error] * len(jobs)
         self._on_batch(len(jobs), time.perf_counter() - start)

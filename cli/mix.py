@@ -79,7 +79,7 @@ def mix(prompts, model, seeds, blocks, truncation, out):
         for prompt, point in zip(prompts, given, strict=True)
         if points.is_file(prompt)
     ]
-    latents = galip_keras.noise(seeds, network.backbone.generator.latent_dim)
+    latents = galip_keras.noise(seeds, network.latent_dim)
     noises += list(np.asarray(latents) * np.float32(truncation))
     if blocks:
         texts.insert(1, editing.mix(network, *texts, blocks))

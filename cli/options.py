@@ -1,6 +1,16 @@
 """Options that several commands have."""
 
+import math
+
 import click
+
+
+def _number(context, parameter, value):
+    # Which lies in every range.
+    if math.isnan(value):
+        raise click.UsageError(f"{parameter.opts[0]} is not a number.")
+    return value
+
 
 DATA_DIR = click.option(
     "--data-dir",
@@ -23,6 +33,7 @@ MODEL = click.option(
 TRUNCATION = click.option(
     "--truncation",
     type=click.FloatRange(0, 10),
+    callback=_number,
     default=1.0,
     show_default=True,
     help="Factor of the noise: less than 1 gives more typical, less varied pictures.",

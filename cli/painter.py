@@ -92,7 +92,7 @@ def _arithmetic(network, truncation, plus, minus):
         return combine(network, [prompt], plus, minus)[0]
 
     def generate(prompts, seed):
-        latents = np.asarray(noise(seed, network.backbone.generator.latent_dim))
+        latents = np.asarray(noise(seed, network.latent_dim))
         texts = np.stack([embed(prompt) for prompt in prompts])
         return network.decode(latents * np.float32(truncation), texts)
 

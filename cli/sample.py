@@ -1,7 +1,6 @@
 """`galip sample`."""
 
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -137,8 +136,6 @@ def sample(
         raise click.UsageError("--seeds and --num-images exclude each other: give one.")
     if scorer and not best_of:
         raise click.UsageError("--scorer is for --best-of: give both.")
-    if math.isnan(truncation):
-        raise click.UsageError("--truncation is not a number.")
     rows = [(prompt, None) for prompt in prompts]
     rows += read_prompts(prompts_file) if prompts_file else []
     if not rows:

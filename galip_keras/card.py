@@ -28,14 +28,14 @@ tags:
 {made}
 
 ```sh
-galip sample "{prompt}" --model {handle}
+galip sample "a bird" --model {handle}
 ```
 
 ```python
 import galip_keras
 
 model = galip_keras.GALIPTextToImage.from_preset("{handle}")
-images = model.generate(["{prompt}"], seed=0)  # uint8 (1, {size}, {size}, 3)
+images = model.generate(["a bird"], seed=0)  # uint8 (1, {size}, {size}, 3)
 ```
 
 ## Model
@@ -84,7 +84,6 @@ def write(folder, facts, origin, earlier=None):
     folder = Path(folder)
     card = _CARD.format(
         **{name: origin[name] for name in ("title", "made", "data")},
-        prompt=origin.get("prompt", "a bird"),
         handle=_handle(origin),
         size=facts["image_size"],
         generator=facts["generator_parameters"],

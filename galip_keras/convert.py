@@ -5,18 +5,18 @@ hands out each tensor once and in the end must be empty: nothing is loaded twice
 nothing is forgotten.
 """
 
-import contextlib
 import gzip
 import hashlib
 import os
 import re
-import tempfile
+from pathlib import Path
 
 import keras
 import keras_hub
 import numpy as np
 
 from galip_keras import __version__, card
+from galip_keras.checkpoints import write_folder
 from galip_keras.clip import FrozenCLIP, byte_pair_tokenizer, load_clip
 from galip_keras.loading import DISCRIMINATOR, describe, halve
 from galip_keras.mate_d import MateD
@@ -411,22 +411,27 @@ def convert(checkpoint, out, clip="clip_vit_base_patch32", vocabulary=None, half
     if _is_clip(state):
         backbone = clip_from_state(state)
         tokenizer = _clip_tokenizer(backbone, vocabulary)
-        with _writing(out, half) as folder:
-            _save_clip(backbone, tokenizer, folder)
+        with write_folder(Path(out)) as folder:
+            backbone.save_to_preset(str(folder))
+            tokenizer.save_to_preset(str(folder))
+            if half:
+                halve(folder)
         return backbone
     networks = _networks(state, checkpoint)
     backbone, tokenizer = _load_any_clip(clip, vocabulary)
     generator = generator_from_state(networks.pop("netG"), backbone)
     preprocessor = GALIPTextToImagePreprocessor(tokenizer)
     model = GALIPTextToImage(GALIPBackbone(generator), preprocessor)
-    with _writing(out, half) as folder:
-        model.save_to_preset(folder)
+    with write_folder(Path(out)) as folder:
+        model.save_to_preset(str(folder))
         if "netD" in networks and "netC" in networks:
             discriminator = discriminator_from_state(
                 networks.pop("netD"), networks.pop("netC"), generator.clip
             )
-            discriminator.save_weights(os.path.join(folder, DISCRIMINATOR))
+            discriminator.save_weights(folder / DISCRIMINATOR)
         card.write(folder, describe(model), _origin(checkpoint, out, clip, state))
+        if half:
+            halve(folder)
     return model
 
 
@@ -499,24 +504,6 @@ def _clip_tokenizer(backbone, vocabulary):
             "A file of CLIP weights has no vocabulary, and keras-hub's could not be "
             "downloaded. Give OpenAI's bpe_simple_vocab_16e6.txt.gz with --vocabulary."
         ) from error
-
-
-def _save_clip(backbone, tokenizer, folder):
-    backbone.save_to_preset(folder)
-    tokenizer.save_to_preset(folder)
-
-
-@contextlib.contextmanager
-def _writing(out, half):
-    """Yields a folder beside `out` that takes its place: it is complete or absent."""
-    parent = os.path.dirname(os.path.abspath(out))
-    os.makedirs(parent, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".converting-") as temporary:
-        folder = os.path.join(temporary, "preset")
-        yield folder
-        if half:
-            halve(folder)
-        os.rename(folder, out)
 
 
 def _without_module(state):

@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 def point(model, prompt, seed, truncation=1.0):
     """The `Point` of the picture that `model.generate` makes of a prompt and a seed."""
-    latent = np.asarray(noise([seed], model.backbone.generator.latent_dim))[0]
+    latent = np.asarray(noise([seed], model.latent_dim))[0]
     return Point(latent * np.float32(truncation), model.embed([prompt])[0])
 
 

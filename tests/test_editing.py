@@ -238,6 +238,8 @@ def test_a_picture_is_found_and_goes_on(edit, model, tmp_path):
         (["interpolate", "a", "b", "--seeds", "0-2"], "do not go together"),
         (["interpolate", "a", "b", "--frames", "1"], "--frames"),
         (["interpolate", "nowhere.npz", "b"], "nowhere.npz"),
+        (["interpolate", "a", "b", "--truncation", "nan"], "--truncation is not a"),
+        (["mix", "a", "b", "--truncation", "nan"], "--truncation is not a"),
         (["mix", "a"], "two prompts"),
         (["mix", "a", "b", "c", "--blocks", "1"], "two prompts"),
         (["mix", "a", "b", "--blocks", "3-1"], "'3-1' is not like"),

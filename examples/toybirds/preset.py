@@ -15,13 +15,12 @@ from evaluate import figures, to_json
 
 from galip_keras import card, datasets
 from galip_keras.checkpoints import write_folder
+from galip_keras.datasets.pipeline import num_examples
 from galip_keras.loading import describe, find_preset, halve, load_model
 from galip_keras.metrics import classifier
 from galip_keras.text_to_image import preset_folder
 
 FIGURES = Path(__file__).with_name("figures.json")
-
-_DATA = {"pictures": 10_000}
 
 CARD = """\
 # toybirds
@@ -102,7 +101,8 @@ def main(run, data_dir):
             **describe(model),
             "figures": table(measured),
         }
-        origin = card.of_training(run, config, _DATA, facts["steps"])
+        data = {"pictures": num_examples(builder)}
+        origin = card.of_training(run, config, data, facts["steps"])
         (folder / card.ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
         (folder / card.CARD).write_text(CARD.format(**facts))
 

@@ -3,12 +3,15 @@
     python benchmarks/sampling.py [--batch-sizes 1,8,32] [--precision float32] [--quick]
     python benchmarks/sampling.py --exports     # what `galip export` writes, too
 
+The generator alone, or where it says so, as exports are, from prompts to pictures.
+
 `share` is the direct form's work over the time and the machine's convolution rate R,
 which is the best of the backends'. It can be over 1: the fused form does less work.
 """
 
 import argparse
 import json
+import time
 
 import common
 
@@ -98,7 +101,8 @@ def write_exports(args):
 
     name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
     model = build(name, clip="random")
-    rows = []
+    form = {"backend": "tensorflow", "form": "from prompts"}
+    rows = [{**form, **row} for row in time_generate(model, args)]
     for file_format, quantize in EXPORTS[1:2] if args.quick else EXPORTS:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder, "export")
@@ -113,33 +117,31 @@ def write_exports(args):
 
 def time_export(args):
     """Rows of an exported model, by its own runtime."""
-    import time
-
     from galip_keras import exported
 
     start = time.perf_counter()
     model = exported.load(args.folder)
     loaded = time.perf_counter() - start
     size = sum(file["bytes"] for file in model.manifest["files"].values())
+    sizes = {"load s": loaded, "MB": size / 1e6}
+    return [{**row, **sizes} for row in time_generate(model, args)]
+
+
+def time_generate(model, args):
+    """Rows of a model from prompts to pictures, text encoder included."""
     rows = []
     for batch in [2] if args.quick else [int(b) for b in args.batch_sizes.split(",")]:
         prompts, seeds = ["a red bird on a branch"] * batch, list(range(batch))
+
+        def run(prompts=prompts, seeds=seeds):
+            model.generate(prompts, seeds)
+
         start = time.perf_counter()
-        model.generate(prompts, seeds)
+        run()
         first = time.perf_counter() - start
-        median = common.seconds(
-            lambda p=prompts, s=seeds: model.generate(p, s), 3 if batch > 8 else 7, 1
-        )
-        rows.append(
-            {
-                "jit": None,
-                "batch": batch,
-                "first s": first,
-                "s/image": median / batch,
-                "load s": loaded,
-                "MB": size / 1e6,
-            }
-        )
+        median = common.seconds(run, 3 if batch > 8 else 7, 1)
+        row = {"jit": None, "batch": batch, "first s": first}
+        rows.append({**row, "s/image": median / batch})
     return rows
 
 
@@ -154,8 +156,6 @@ def _compilers(backend):
 
 
 def time_generator(generator, form, jit, batch, args):
-    import time
-
     import numpy as np
     from keras import ops
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import click
 
+from galip_cli.group import HelpfulGroup
 from galip_cli.options import CAPTIONS, DATA_DIR
 from galip_cli.quiet import quiet_imports
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=HelpfulGroup, invoke_without_command=True)
 @click.pass_context
 def data(ctx):
     """List, prepare and look at data sets.

@@ -1,11 +1,9 @@
 """`galip export`."""
 
-import importlib.util
-
 import click
 
 from galip_cli import points
-from galip_cli.options import MODEL
+from galip_cli.options import MODEL, require
 from galip_cli.quiet import quiet_imports
 
 # By the format: what writes it, and what it is compared by, which pip may not have
@@ -49,12 +47,7 @@ def export(model, file_format, quantize, out):
     """
     if quantize and file_format != "litert":
         raise click.UsageError("--quantize is for litert.")
-    missing = [x for x in _FORMATS[file_format] if not importlib.util.find_spec(x)]
-    if missing:
-        raise click.ClickException(
-            f"{file_format} needs {', '.join(missing)}: pip install "
-            "'galip-keras[export]'."
-        )
+    require(file_format, _FORMATS[file_format], "export")
     with quiet_imports():
         from galip_keras import export as exporting
     manifest = exporting.export(

@@ -1,13 +1,12 @@
 """`galip interpolate`."""
 
-import importlib.util
 from pathlib import Path
 
 import click
 
 import galip_keras
 from galip_cli import pictures, points
-from galip_cli.options import MODEL, OUT, TRUNCATION
+from galip_cli.options import MODEL, OUT, TRUNCATION, require
 from galip_cli.prompts import SHEET, Output, Seeds, Sentence
 from galip_cli.quiet import quiet_imports
 
@@ -63,10 +62,8 @@ def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loo
       galip interpolate "a red bird" "a blue bird" --seeds 3
       galip interpolate "a yellow bird" --seeds 0-3 --format gif --loop
     """
-    if file_format == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise click.UsageError(
-            "--format mp4 needs ffmpeg: pip install 'galip-keras[video]', or take gif."
-        )
+    if file_format == "mp4":
+        require("--format mp4", ("imageio_ffmpeg",), "video")
     prompts, seeds = points.pairs(
         list(prompts), seeds or ([0, 1] if len(prompts) == 1 else [0])
     )

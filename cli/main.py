@@ -1,11 +1,13 @@
 """`galip`: the group of commands, and the one place where errors are shown."""
 
 import importlib
+import os
 import sys
 
 import click
 
 import galip_keras
+from galip_cli.group import HelpfulGroup
 
 COMMANDS = (
     "train",
@@ -23,7 +25,7 @@ COMMANDS = (
 )
 
 
-class LazyGroup(click.Group):
+class LazyGroup(HelpfulGroup):
     """Imports the file of a command when it is asked for."""
 
     def list_commands(self, ctx):
@@ -33,11 +35,16 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         command = getattr(importlib.import_module(f"galip_cli.{name}"), name)
-        # `--debug` may stand behind the command as well.
+        # They may stand behind the command as well.
         for part in (command, *getattr(command, "commands", {}).values()):
-            if _debug not in part.params:
-                part.params.append(_debug)
+            part.params += [x for x in _EVERYWHERE if x not in part.params]
         return command
+
+
+def _be_verbose(context, parameter, value):
+    if value:
+        # What `quiet_imports` looks for.
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
 
 
 _debug = click.Option(
@@ -46,11 +53,20 @@ _debug = click.Option(
     expose_value=False,
     help="Show the traceback of an error.",
 )
+_verbose = click.Option(
+    ["--verbose"],
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_be_verbose,
+    help="Show what libraries write as they start.",
+)
+_EVERYWHERE = [_debug, _verbose]
 
 
 @click.group(
     cls=LazyGroup,
-    params=[_debug],
+    params=[*_EVERYWHERE],
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -59,7 +75,12 @@ _debug = click.Option(
 def galip(ctx):
     """Text-to-image GANs on a frozen CLIP.
 
-    Train one on your own pictures and captions, and make pictures from sentences.
+    Make pictures from sentences, and train a model on your own pictures and captions.
+
+    \b
+    First:
+      galip sample "a red bird"     sixteen pictures, from the model that ships
+      galip COMMAND --help          what a command takes, with two examples
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -1,5 +1,6 @@
 """Options that several commands have."""
 
+import importlib.util
 import math
 
 import click
@@ -10,6 +11,24 @@ def _number(context, parameter, value):
     if math.isnan(value):
         raise click.UsageError(f"{parameter.opts[0]} is not a number.")
     return value
+
+
+def require(what, modules, extra):
+    """Refuses what needs libraries that are not installed.
+
+    Args:
+        what: string, for the message.
+        modules: strings. What is imported.
+        extra: string. What installs them.
+
+    Raises:
+        click.ClickException: with the line to install them by.
+    """
+    missing = [x for x in modules if not importlib.util.find_spec(x)]
+    if missing:
+        raise click.ClickException(
+            f"{what} needs {', '.join(missing)}: pip install 'galip-keras[{extra}]'."
+        )
 
 
 DATA_DIR = click.option(

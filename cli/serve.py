@@ -1,12 +1,11 @@
 """`galip serve`."""
 
-import importlib.util
 import ipaddress
 
 import click
 
 from galip_cli import points
-from galip_cli.options import MODEL
+from galip_cli.options import MODEL, require
 from galip_cli.quiet import quiet_imports
 
 
@@ -15,6 +14,10 @@ def _is_loopback(host):
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _address(host, port):
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @click.command()
@@ -62,11 +65,15 @@ def _is_loopback(host):
     show_default=True,
     help="Seconds after which a request is given up.",
 )
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(1, 65535),
+    help="Offer TensorFlow Serving's Predict over gRPC, too.",
+)
 @click.option("--ui", is_flag=True, help="A page to play with, at /.")
 def serve(
     model, host, port, name, api_key, insecure, batch_size, max_wait_ms, max_queue,
-    timeout,
-    ui,
+    timeout, grpc_port, ui,
 ):  # fmt: skip
     """Serve a model over HTTP.
 
@@ -85,14 +92,9 @@ def serve(
         raise click.UsageError(
             f"others could reach {host}: give --api-key KEY, or --insecure if they may."
         )
-    missing = [
-        x for x in ("fastapi", "uvicorn", "prometheus_client")
-        if not importlib.util.find_spec(x)
-    ]  # fmt: skip
-    if missing:
-        raise click.ClickException(
-            f"serving needs {', '.join(missing)}: pip install 'galip-keras[serve]'."
-        )
+    require("serving", ("fastapi", "uvicorn", "prometheus_client"), "serve")
+    if grpc_port is not None:
+        require("--grpc-port", ("tensorflow_serving",), "grpc")
     with quiet_imports():
         import uvicorn
 
@@ -108,6 +110,7 @@ def serve(
         max_queue,
         timeout,
         page=ui,
+        grpc_address=None if grpc_port is None else _address(host, grpc_port),
     )
     if not _is_loopback(host) and not api_key:
         click.echo(f"Warning: anybody who reaches {host} can use it.", err=True)

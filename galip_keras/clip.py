@@ -38,6 +38,16 @@ class FrozenCLIP(keras.layers.Layer):
     Raises:
         ValueError: where a feature layer does not exist or the images are not square.
 
+    Example:
+
+    ```python
+    # Or keras_hub.models.CLIPBackbone.from_preset("clip_vit_base_patch32").
+    backbone, tokenizer = galip_keras.clip.random_clip(image_size=64, hidden_dim=96)
+    clip = galip_keras.FrozenCLIP(backbone)
+    clip.extract_features(np.zeros((2, 64, 64, 3), "float32"))  # (2, 3, 2, 2, 96)
+    clip.embed_text(np.ones((2, 77), "int32"))  # (2, 512)
+    ```
+
     Reference:
         [Learning Transferable Visual Models From Natural Language Supervision](
         https://arxiv.org/abs/2103.00020)

@@ -83,7 +83,7 @@ def evaluate(
     Example:
 
     ```python
-    report = galip_keras.evaluate("toybirds", "toybirds", num_images=100)
+    report = galip_keras.evaluate("toybirds", "folder:birds", num_images=20)
     for figure in report["figures"]:
         print(figure["metric"], figure["value"])
     ```

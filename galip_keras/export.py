@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from galip_keras import __version__
+from galip_keras import __version__, backend
 from galip_keras.checkpoints import write_folder
 from galip_keras.exported import FORMATS, MANIFEST, TOKENIZER
 from galip_keras.text_to_image import noise
@@ -106,37 +106,57 @@ def _write_saved_model(model, folder):
     backbone, preprocessor = model.backbone, model.preprocessor
     latent_dim = backbone.generator.latent_dim
 
-    def serve(prompt, seed):
-        latents = tf.ensure_shape(noise(seed, latent_dim), (None, latent_dim))
-        images = generate(preprocessor(prompt), latents)["images"]
-        png = tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)
-        return {"image_bytes": png}
-
-    def generate(token_ids, noise):
-        images = backbone({"token_ids": token_ids, "noise": noise})
-        images = tf.clip_by_value((images + 1) / 2, 0, 1)
-        return {"images": tf.cast(tf.round(images * 255), "uint8")}
-
-    def embed(prompt):
-        return {"embedding": backbone.clip.embed_text(preprocessor(prompt))}
-
     prompts = tf.TensorSpec((None,), tf.string, "prompt")
     seeds = tf.TensorSpec((None,), tf.int64, "seed")
     token_ids = tf.TensorSpec(
         (None, preprocessor.sequence_length), tf.int32, "token_ids"
     )
     latents = tf.TensorSpec((None, latent_dim), tf.float32, "noise")
-    signatures = {
-        "serving_default": tf.function(serve).get_concrete_function(prompts, seeds),
-        "generate": tf.function(generate).get_concrete_function(token_ids, latents),
-        "embed": tf.function(embed).get_concrete_function(prompts),
-    }
+    texts = tf.TensorSpec(
+        (None, backbone.clip.embedding_dim), tf.float32, "text_embedding"
+    )
+
+    def draw(noise, text_embedding):
+        images = backbone.generator(noise, text_embedding)
+        images = tf.clip_by_value((images + 1) / 2, 0, 1)
+        return tf.cast(tf.round(images * 255), "uint8")
+
+    decode = tf.function(draw, [latents, texts])
+
+    @tf.function(input_signature=[token_ids])
+    def encode(token_ids):
+        # No token looks at those behind it, and the embedding is read at the end token,
+        # which has the largest id: the padding is work for nothing.
+        length = tf.reduce_max(tf.argmax(token_ids, axis=1)) + 1
+        return backbone.clip.embed_text(token_ids[:, :length])
+
+    @tf.function(input_signature=[token_ids, latents])
+    def generate(token_ids, noise):
+        return {"images": decode(noise, encode(token_ids))}
+
+    @tf.function(input_signature=[prompts])
+    def embed(prompt):
+        return {"embedding": encode(preprocessor(prompt))}
+
+    @tf.function(input_signature=[prompts, seeds])
+    def serve(prompt, seed):
+        latents = tf.ensure_shape(noise(seed, latent_dim), (None, latent_dim))
+        images = decode(latents, encode(preprocessor(prompt)))
+        png = tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)
+        return {"image_bytes": png}
+
     # What TensorFlow is to find: weights, and the tables of the vocabulary. Of a Keras
     # layer, as of keras.export.ExportArchive, it would store every weight twice, as
     # Keras' variable and as its own.
     found = tf.Module()
     found.weights = [variable.value for variable in backbone.variables]
     found.tokenizer = preprocessor.tokenizer
+    # Besides, for whoever loads it in Python: the two halves, and the second compiled
+    # by XLA, which TensorFlow Serving may not have.
+    found.encode, found.decode = encode, decode
+    if backend.jit_pays(backbone.generator):
+        found.decode_compiled = tf.function(draw, [latents, texts], jit_compile=True)
+    signatures = {"serving_default": serve, "generate": generate, "embed": embed}
     tf.saved_model.save(found, str(folder), signatures)
 
 

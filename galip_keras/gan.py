@@ -114,12 +114,11 @@ class GALIP(keras.Model):
     Example:
 
     ```python
-    clip = galip_keras.FrozenCLIP(keras_hub.models.CLIPBackbone.from_preset(
-        "clip_vit_base_patch32"
-    ))
-    gan = galip_keras.GALIP(galip_keras.MateG(clip))
+    gan = galip_keras.GALIP(galip_keras.GALIPBackbone.from_preset("toybirds").generator)
     gan.compile()
-    gan.fit(batches, steps_per_epoch=100, epochs=10)
+    images = np.zeros((4, 64, 64, 3), "float32")
+    batch = {"images": images, "token_ids": np.ones((4, 77), "int32")}
+    gan.fit(iter([batch] * 2), steps_per_epoch=2)
     ```
 
     Reference:

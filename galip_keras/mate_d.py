@@ -46,6 +46,15 @@ class MateD(keras.Model):
     Raises:
         ValueError: where the sizes cannot work.
 
+    Example:
+
+    ```python
+    clip = galip_keras.GALIPBackbone.from_preset("toybirds").clip
+    discriminator = galip_keras.MateD.for_clip(clip)
+    features = clip.extract_features(keras.random.uniform((2, 64, 64, 3), -1, 1))
+    discriminator(features, keras.random.normal((2, clip.embedding_dim)))  # (2, 1)
+    ```
+
     Reference:
         [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
         https://arxiv.org/abs/2301.12959)

@@ -37,6 +37,15 @@ class BridgeFeaturePredictor(layers.Layer):
 
     Returns:
         A tensor `(batch_size, grid_size, grid_size, hidden_dim)`.
+
+    Example:
+
+    ```python
+    predictor = galip_keras.BridgeFeaturePredictor(grid_size=7, hidden_dim=768)
+    noise, text = keras.random.normal((2, 100)), keras.random.normal((2, 512))
+    condition = keras.ops.concatenate([noise, text], axis=-1)
+    predictor(noise, condition)  # (2, 7, 7, 768)
+    ```
     """
 
     def __init__(self, grid_size, hidden_dim, base_channels=64, num_blocks=4, **kwargs):
@@ -102,6 +111,13 @@ class PromptPredictor(layers.Layer):
 
     Returns:
         A tensor `(batch_size, num_prompts, hidden_dim)`.
+
+    Example:
+
+    ```python
+    predictor = galip_keras.PromptPredictor(num_prompts=8, hidden_dim=768)
+    predictor(keras.random.normal((2, 612)))  # (2, 8, 768)
+    ```
     """
 
     def __init__(self, num_prompts, hidden_dim, **kwargs):
@@ -171,13 +187,11 @@ class MateG(keras.Model):
     Example:
 
     ```python
-    clip = galip_keras.FrozenCLIP(keras_hub.models.CLIPBackbone.from_preset(
-        "clip_vit_base_patch32"
-    ))
-    generator = galip_keras.MateG(clip)
-    images = generator(
-        keras.random.normal((2, 100)), keras.random.normal((2, 512))
-    )  # (2, 224, 224, 3)
+    # Or FrozenCLIP(keras_hub.models.CLIPBackbone.from_preset("clip_vit_base_patch32")).
+    clip = galip_keras.GALIPBackbone.from_preset("toybirds").clip
+    generator = galip_keras.MateG(clip, base_channels=16)
+    noise = galip_keras.noise([0, 1], generator.latent_dim)
+    generator(noise, keras.random.normal((2, clip.embedding_dim)))  # (2, 64, 64, 3)
     ```
 
     Reference:

@@ -104,6 +104,12 @@ def noise(seeds, latent_dim):
     Returns:
         A float32 `tf.Tensor` `(batch_size, latent_dim)`, standard normal: row i is
         drawn by the Philox algorithm from the pair (seeds[i], 0) alone.
+
+    Example:
+
+    ```python
+    galip_keras.noise([0, 1], latent_dim=100)  # (2, 100)
+    ```
     """
     import tensorflow as tf
 
@@ -136,10 +142,9 @@ class GALIPBackbone(Backbone):
     Example:
 
     ```python
-    backbone = galip_keras.GALIPBackbone.from_preset("galip_tiny")
-    backbone({
-        "token_ids": np.ones((1, 77), "int32"), "noise": np.zeros((1, 100)),
-    })  # (1, 64, 64, 3)
+    backbone = galip_keras.GALIPBackbone.from_preset("toybirds")
+    inputs = {"token_ids": np.ones((1, 77), "int32"), "noise": np.zeros((1, 100))}
+    backbone(inputs)  # (1, 64, 64, 3)
     ```
     """
 
@@ -200,6 +205,13 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
 
     Returns:
         An int32 tensor `(batch_size, sequence_length)`.
+
+    Example:
+
+    ```python
+    model = galip_keras.GALIPTextToImage.from_preset("toybirds")
+    model.preprocessor(["a red bird", "a blue bird"])  # (2, 77)
+    ```
     """
 
     backbone_cls = GALIPBackbone
@@ -264,8 +276,8 @@ class GALIPTextToImage(TextToImage):
     Example:
 
     ```python
-    model = galip_keras.GALIPTextToImage.from_preset("galip_tiny")
-    model.generate("a red bird", seed=0)  # uint8 (64, 64, 3)
+    model = galip_keras.GALIPTextToImage.from_preset("toybirds")
+    model.generate("a red bird", seed=0)  # (64, 64, 3)
     model.generate(["a red bird", "a blue bird"], truncation=0.7)  # (2, 64, 64, 3)
     model.save_to_preset("my_galip")
     ```

@@ -60,6 +60,49 @@ def galip(capfd):
     return run
 
 
+@pytest.fixture
+def hubs(monkeypatch, tmp_path):
+    """Both hubs, as folders: where one is, by its name."""
+    import shutil
+    import types
+
+    import huggingface_hub
+    import kagglehub
+
+    def place(name):
+        folder = tmp_path / "hub" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def upload(name, source):
+        shutil.copytree(source, place(name), dirs_exist_ok=True)
+
+    monkeypatch.setattr(
+        huggingface_hub, "create_repo",
+        lambda repo_id, exist_ok: types.SimpleNamespace(repo_id=repo_id),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        huggingface_hub, "file_exists",
+        lambda repo_id, filename: (place(repo_id) / filename).is_file(),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        huggingface_hub, "upload_file",
+        lambda path_or_fileobj, path_in_repo, repo_id: shutil.copy(
+            path_or_fileobj, place(repo_id) / path_in_repo
+        ),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        huggingface_hub, "upload_folder",
+        lambda repo_id, folder_path: upload(repo_id, folder_path),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name: str(place(name))
+    )
+    monkeypatch.setattr(kagglehub, "model_upload", upload)
+    monkeypatch.setattr(kagglehub, "model_download", lambda name: str(place(name)))
+    return place
+
+
 def pytest_collection_modifyitems(items):
     # What takes longest comes first. A process never gives the memory of full-size
     # models back, and two of those do not fit: these tests are one module.

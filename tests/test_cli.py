@@ -73,12 +73,6 @@ def test_help_shows_two_examples(galip, command):
     assert output.count(f"\n    galip {command}") == 2
 
 
-def test_group_help_without_arguments(galip):
-    code, output, _ = galip()
-    assert code == 0
-    assert all(f"\n  {command} " in output for command in COMMANDS)
-
-
 @pytest.mark.parametrize(
     "args",
     [

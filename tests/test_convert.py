@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import itertools
 import os
 import pickle
 import zipfile
@@ -18,175 +17,23 @@ from galip_keras.text_to_image import build
 
 torch = pytest.importorskip("torch")
 torchscript = pytest.importorskip("torchscript")
-
-HIDDEN, GRID, PATCH, TEXT, EMBEDDING, VOCABULARY = 64, 7, 4, 64, 24, 520
-LATENT, CODE, BASE = 10, 6, 2
-LAYERS = 9
-
-
-def transformer(width, layers):
-    shapes = {}
-    for i in range(layers):
-        block = f"transformer.resblocks.{i}."
-        shapes |= {
-            block + "attn.in_proj_weight": (3 * width, width),
-            block + "attn.in_proj_bias": (3 * width,),
-            block + "attn.out_proj.weight": (width, width),
-            block + "attn.out_proj.bias": (width,),
-            block + "ln_1.weight": (width,),
-            block + "ln_1.bias": (width,),
-            block + "mlp.c_fc.weight": (4 * width, width),
-            block + "mlp.c_fc.bias": (4 * width,),
-            block + "mlp.c_proj.weight": (width, 4 * width),
-            block + "mlp.c_proj.bias": (width,),
-            block + "ln_2.weight": (width,),
-            block + "ln_2.bias": (width,),
-        }
-    return shapes
-
-
-def vit_shapes():
-    return {
-        "class_embedding": (HIDDEN,),
-        "positional_embedding": (GRID**2 + 1, HIDDEN),
-        "conv1.weight": (HIDDEN, 3, PATCH, PATCH),
-        "ln_pre.weight": (HIDDEN,),
-        "ln_pre.bias": (HIDDEN,),
-        **transformer(HIDDEN, LAYERS),
-    }
-
-
-def clip_shapes():
-    return {
-        "positional_embedding": (77, TEXT),
-        "text_projection": (TEXT, EMBEDDING),
-        "logit_scale": (),
-        **{f"visual.{k}": v for k, v in vit_shapes().items()},
-        "visual.proj": (HIDDEN, EMBEDDING),
-        "visual.ln_post.weight": (HIDDEN,),
-        "visual.ln_post.bias": (HIDDEN,),
-        **transformer(TEXT, 1),
-        "token_embedding.weight": (VOCABULARY, TEXT),
-        "ln_final.weight": (TEXT,),
-        "ln_final.bias": (TEXT,),
-    }
-
-
-def fusion(prefix, channels):
-    condition = LATENT + EMBEDDING
-    shapes = {}
-    for affine, kind in itertools.product("01", ("gamma", "beta")):
-        place = f"{prefix}affine{affine}.fc_{kind}."
-        shapes |= {
-            place + "linear1.weight": (channels, condition),
-            place + "linear1.bias": (channels,),
-            place + "linear2.weight": (channels, channels),
-            place + "linear2.bias": (channels,),
-        }
-    return shapes
-
-
-def conv(name, out, into, kernel):
-    return {f"{name}.weight": (out, into, kernel, kernel), f"{name}.bias": (out,)}
-
-
-def generator_shapes():
-    half = CODE // 2
-    condition = LATENT + EMBEDDING
-    shapes = {
-        "fc_code.weight": (CODE * GRID**2, LATENT),
-        "fc_code.bias": (CODE * GRID**2,),
-    }
-    for i in range(4):
-        block = f"mapping.FBlocks.{i}."
-        shapes |= {
-            **conv(block + "conv1", half, CODE, 3),
-            **fusion(block + "fuse1.", half),
-            **conv(block + "conv2", CODE, half, 3),
-            **fusion(block + "fuse2.", CODE),
-        }
-    shapes |= conv("mapping.conv_fuse", HIDDEN, CODE, 5)
-    shapes |= {f"mapping.CLIP_ViT.{k}": v for k, v in vit_shapes().items()}
-    # 28 pixels: blocks to 8, 16 and 28.
-    channels = [8 * BASE, 4 * BASE, 2 * BASE, BASE]
-    shapes |= conv("mapping.conv", channels[0], HIDDEN, 5)
-    shapes |= {
-        "mapping.fc_prompt.weight": (8 * HIDDEN, condition),
-        "mapping.fc_prompt.bias": (8 * HIDDEN,),
-    }
-    for i, (into, out) in enumerate(itertools.pairwise(channels)):
-        block = f"GBlocks.{i}."
-        shapes |= {
-            **conv(block + "c1", out, into, 3),
-            **conv(block + "c2", out, out, 3),
-            **fusion(block + "fuse1.", into),
-            **fusion(block + "fuse2.", out),
-            **conv(block + "c_sc", out, into, 1),
-        }
-    return shapes | conv("to_rgb.1", 3, BASE, 3)
-
-
-def extractor_shapes(channels=16):
-    shapes = {}
-    for i in (0, 1):
-        block = f"DBlocks.{i}."
-        shapes |= {
-            block + "gamma": (1,),
-            block + "beta": (1,),
-            block + "conv_r.0.weight": (HIDDEN, HIDDEN, 3, 3),
-            block + "conv_r.2.weight": (HIDDEN, HIDDEN, 3, 3),
-            **conv(block + "conv_s", HIDDEN, HIDDEN, 1),
-        }
-    return shapes | {
-        "main.gamma": (1,),
-        "main.conv_r.0.weight": (channels, HIDDEN, 3, 3),
-        "main.conv_r.2.weight": (channels, channels, 3, 3),
-        **conv("main.conv_s", channels, HIDDEN, 1),
-    }
-
-
-def head_shapes(channels=16):
-    return {
-        "joint_conv.0.weight": (8, channels + EMBEDDING, 4, 4),
-        "joint_conv.2.weight": (1, 8, 4, 4),
-    }
-
-
-def state(shapes, seed):
-    rng = np.random.default_rng(seed)
-    return {
-        name: torch.tensor(0.1 * rng.standard_normal(shape), dtype=torch.float32)
-        for name, shape in shapes.items()
-    }
+authors = pytest.importorskip("authors")
 
 
 @pytest.fixture(scope="module")
 def clip_state():
-    return state(clip_shapes(), 0)
+    return authors.state(authors.clip_shapes(), 0)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(clip_state):
-    generator = state(generator_shapes(), 1)
-    for name in vit_shapes():
-        generator["mapping.CLIP_ViT." + name] = clip_state["visual." + name]
-    networks = {
-        "netG": {f"module.{k}": v for k, v in generator.items()},
-        "netD": state(extractor_shapes(), 2),
-        "netC": state(head_shapes(), 3),
-    }
-    return {"model": networks, "optimizers": {"step": [1, 2.0]}, "epoch": 3}
+    return authors.checkpoint(clip_state)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, clip_state, checkpoint):
-    """The three files that a conversion without a network takes."""
     folder = tmp_path_factory.mktemp("files")
-    torch.save(checkpoint, folder / "galip.pth")
-    torch.save(clip_state, folder / "clip.pth")
-    merges = ["t h", "th e</w>", "o w", "ow l</w>", "a n", "a n</w>"]
-    text = "\n".join(['"bpe_simple_vocab: version"', *merges, "unused pair", ""])
-    (folder / "bpe.txt.gz").write_bytes(gzip.compress(text.encode()))
+    authors.write(folder, checkpoint, clip_state)
     return folder
 
 
@@ -194,28 +41,28 @@ def files(tmp_path_factory, clip_state, checkpoint):
 def converted(files, tmp_path_factory):
     out = tmp_path_factory.mktemp("converted") / "preset"
     model = convert.convert(
-        str(files / "galip.pth"),
+        str(files / "pre_cc12m.pth"),
         str(out),
-        clip=str(files / "clip.pth"),
-        vocabulary=str(files / "bpe.txt.gz"),
+        clip=str(files / "ViT-B-32.pt"),
+        vocabulary=str(files / "bpe_simple_vocab_16e6.txt.gz"),
     )
     return model, out
 
 
 def test_sizes_are_read_off_the_tensors(converted):
     generator = converted[0].backbone.generator
-    assert generator.image_size == GRID * PATCH
-    assert generator.latent_dim == LATENT
-    assert generator.base_channels == BASE
-    assert generator.bridge_channels == CODE
+    assert generator.image_size == authors.GRID * authors.PATCH
+    assert generator.latent_dim == authors.LATENT
+    assert generator.base_channels == authors.BASE
+    assert generator.bridge_channels == authors.CODE
     assert generator.prompt_layers == tuple(range(1, 9))
-    assert generator.clip.embedding_dim == EMBEDDING
+    assert generator.clip.embedding_dim == authors.EMBEDDING
 
 
 def test_the_preset_makes_the_same_pictures(converted):
     model, out = converted
     loaded = GALIPTextToImage.from_preset(str(out))
-    assert loaded.preprocessor.tokenizer.vocabulary_size() == VOCABULARY
+    assert loaded.preprocessor.tokenizer.vocabulary_size() == authors.VOCABULARY
     np.testing.assert_array_equal(
         loaded.generate("the owl", seed=1), model.generate("the owl", seed=1)
     )
@@ -249,15 +96,16 @@ def test_half_precision_and_generator_alone(files, clip_state, checkpoint, tmp_p
 
 def test_a_clip_becomes_a_clip_preset(files, tmp_path):
     out = tmp_path / "clip"
-    vocabulary = str(files / "bpe.txt.gz")
-    convert.convert(str(files / "clip.pth"), str(out), vocabulary=vocabulary)
+    vocabulary = str(files / "bpe_simple_vocab_16e6.txt.gz")
+    convert.convert(str(files / "ViT-B-32.pt"), str(out), vocabulary=vocabulary)
     backbone, tokenizer = load_clip(str(out))
-    assert backbone.projection_dim == EMBEDDING
+    assert backbone.projection_dim == authors.EMBEDDING
     assert list(map(int, tokenizer("the"))) == [513]
     # It is what `--clip FOLDER` takes.
     model = build("galip_vit_base_patch32", clip=str(out))
-    assert model.backbone.generator.image_size == GRID * PATCH
-    assert model.generate("the owl", seed=0).shape == (GRID * PATCH, GRID * PATCH, 3)
+    assert model.backbone.generator.image_size == authors.GRID * authors.PATCH
+    size = authors.GRID * authors.PATCH
+    assert model.generate("the owl", seed=0).shape == (size, size, 3)
 
 
 def test_every_tensor_has_its_place(checkpoint, clip_state):
@@ -275,7 +123,8 @@ def test_every_tensor_has_its_place(checkpoint, clip_state):
 
 
 def test_another_clip_is_refused(checkpoint):
-    other = convert.clip_from_state(pytorch.to_numpy(state(clip_shapes(), 9)))
+    other = authors.state(authors.clip_shapes(), 9)
+    other = convert.clip_from_state(pytorch.to_numpy(other))
     with pytest.raises(ValueError, match="another CLIP"):
         convert.generator_from_state(
             pytorch.to_numpy(checkpoint["model"]["netG"]), other
@@ -296,9 +145,9 @@ def assert_same_clip(ours, clip_state):
 def test_openai_s_archive_is_read(clip_state, tmp_path):
     archive = {
         **clip_state,
-        "input_resolution": torch.tensor(GRID * PATCH),
+        "input_resolution": torch.tensor(authors.GRID * authors.PATCH),
         "context_length": torch.tensor(77),
-        "vocab_size": torch.tensor(VOCABULARY),
+        "vocab_size": torch.tensor(authors.VOCABULARY),
     }
     torchscript.save(archive, tmp_path / "clip.pt")
     assert_same_clip(clip_of(tmp_path / "clip.pt"), clip_state)
@@ -352,8 +201,8 @@ def test_views_and_scalars_are_read_as_pytorch_does(tmp_path):
 def test_half_precision_is_stored(files, converted, tmp_path):
     out = tmp_path / "half"
     convert.convert(
-        str(files / "galip.pth"), str(out), str(files / "clip.pth"),
-        str(files / "bpe.txt.gz"), half=True,
+        str(files / "pre_cc12m.pth"), str(out), str(files / "ViT-B-32.pt"),
+        str(files / "bpe_simple_vocab_16e6.txt.gz"), half=True,
     )  # fmt: skip
     whole = (converted[1] / "model.weights.h5").stat().st_size
     assert (out / "model.weights.h5").stat().st_size < 0.6 * whole
@@ -379,7 +228,7 @@ def test_the_card_tells_where_the_weights_are_from(files, converted):
     text = card.read(out)
     assert text.startswith("---\nlibrary_name: keras-hub\n")
     assert "# preset\n" in text
-    digest = hashlib.sha256((files / "galip.pth").read_bytes()).hexdigest()
+    digest = hashlib.sha256((files / "pre_cc12m.pth").read_bytes()).hexdigest()
     assert "`galip.pth` of GALIP's authors, epoch 3, converted" in text
     assert digest in text
     assert str(files) not in text
@@ -451,7 +300,7 @@ def test_other_files_are_refused(content, tmp_path):
 
 
 def test_a_truncated_checkpoint_is_refused(files, tmp_path):
-    whole = (files / "galip.pth").read_bytes()
+    whole = (files / "pre_cc12m.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"cut\.pth"):
         convert.convert(str(tmp_path / "cut.pth"), str(tmp_path / "out"))
@@ -465,16 +314,17 @@ def test_other_weights_are_refused_saying_what_they_hold(tmp_path):
 
 def test_an_existing_folder_is_not_touched(files, tmp_path):
     with pytest.raises(FileExistsError, match="exists already"):
-        convert.convert(str(files / "galip.pth"), str(tmp_path))
+        convert.convert(str(files / "pre_cc12m.pth"), str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_vocabulary_is_openai_s_order(files):
-    tokenizer = convert.read_vocabulary(str(files / "bpe.txt.gz"), VOCABULARY)
+    path = str(files / "bpe_simple_vocab_16e6.txt.gz")
+    tokenizer = convert.read_vocabulary(path, authors.VOCABULARY)
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     assert [tokenizer.id_to_token(i) for i in (0, 1)] == alphabet[:2] == ["!", '"']
     assert tokenizer.id_to_token(512) == "th"
-    assert tokenizer.id_to_token(VOCABULARY - 1) == "<|endoftext|>"
+    assert tokenizer.id_to_token(authors.VOCABULARY - 1) == "<|endoftext|>"
 
 
 def test_a_wrong_vocabulary_is_refused(tmp_path):

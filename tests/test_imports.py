@@ -43,7 +43,7 @@ FLOORS = [
     "serving",
 ]
 ROOMS = {
-    "tensorflow": {"backend/tensorflow.py", "datasets", "export.py"},
+    "tensorflow": {"backend/tensorflow.py", "datasets", "export.py", "serving/rpc.py"},
     "tensorflow_datasets": {"datasets"},
     "tensorflow_text": {"export.py", "exported.py"},
     "jax": {"backend/jax.py"},

@@ -1,15 +1,12 @@
 """The page of `galip serve --ui` in a real browser."""
 
-import contextlib
 import shutil
-import threading
-import time
 
 import numpy as np
 import pytest
+from service import serving
 
 sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-uvicorn = pytest.importorskip("uvicorn")
 create_app = pytest.importorskip("galip_keras.serving.app").create_app
 
 # It knows no backend.
@@ -31,23 +28,6 @@ class Model:
         blue = text_embeddings[:, :, None, None] * np.ones((1, 1, 64, 64))
         colors = np.concatenate([1 - blue, 0 * blue, blue], 1)
         return np.round(255 * colors.transpose(0, 2, 3, 1)).astype("uint8")
-
-
-@contextlib.contextmanager
-def serving(app):
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        deadline = time.monotonic() + 20
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        (socket,) = server.servers[0].sockets
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
+from service import free_port, served
 
 from galip_cli.main import COMMANDS
 
@@ -47,24 +49,47 @@ def test_installing_is_what_pyproject_offers():
     assert "KERAS_BACKEND=$backend pytest\n" in (ROOT / ".ci" / "run").read_text()
 
 
+def serve(command):
+    """Starts the service and asks it for a page and a picture."""
+    import httpx
+
+    with served(free_port(), *shlex.split(command)[2:]) as (_, address):
+        for path in ("/", "/image?prompt=a"):
+            assert httpx.get(f"{address}{path}").status_code == 200
+
+
+def push(command, galip, hubs):
+    code, output, errors = galip(*shlex.split(command)[1:])
+    assert code == 0, errors
+    assert (hubs(output.strip().removeprefix("hf://")) / "config.json").is_file()
+
+
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
-def test_every_shell_command_and_the_python_example(folder):
+def test_every_shell_command_and_the_python_example(folder, galip, hubs, monkeypatch):
+    authors = pytest.importorskip("authors")
+    clip_state = authors.state(authors.clip_shapes(), 0)
+    authors.write(folder, authors.checkpoint(clip_state), clip_state)
+    monkeypatch.chdir(folder)
     ran = []
     for block in commands("sh"):
         for line in block.strip().splitlines():
             for command in line.split(" && "):
-                if command.startswith("galip "):
-                    run(command, folder)
-                    ran.append(command)
-                else:
+                if not command.startswith("galip "):
                     assert command in (
                         "pip install .",
                         'pip install -e ".[test]"',
                         "pytest",
                     )
-    not_here = {"convert", "push", "serve"}
-    assert {c.split()[1] for c in ran} == set(COMMANDS) - not_here
+                    continue
+                if command.startswith("galip serve "):
+                    serve(command)
+                elif command.startswith("galip push "):
+                    push(command, galip, hubs)
+                else:
+                    run(command, folder)
+                ran.append(command.split()[1])
+    assert set(ran) == set(COMMANDS)
     assert (folder / "sheets" / "shapes.png").exists()
     assert len(list((folder / "out").glob("*.png"))) == 9
     assert (folder / "report" / "curves.png").exists()
@@ -72,6 +97,19 @@ def test_every_shell_command_and_the_python_example(folder):
     (folder / "example.py").write_text(example)
     run("python example.py", folder)
     assert (folder / "my_galip" / "config.json").exists()
+
+
+def test_completion_is_what_the_readme_says(folder):
+    (line,) = re.findall(r"`(eval \"[^`]*)`", README)
+    script = f"{line}; type _galip_completion"
+    assert "_GALIP_COMPLETE=bash_complete" in run(script, folder)
+    ask = "_GALIP_COMPLETE=bash_complete COMP_WORDS='galip {}' COMP_CWORD=1 galip"
+    assert run(ask.format("sam"), folder).strip() == "plain,sample"
+    assert len(run(ask.format(""), folder).split()) == len(COMMANDS)
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) < 250
 
 
 @pytest.mark.slow

@@ -4,14 +4,13 @@ import base64
 import concurrent.futures
 import io
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
+from service import free_port, served
 
 TestClient = pytest.importorskip("fastapi.testclient").TestClient
 create_app = pytest.importorskip("galip_keras.serving.app").create_app
@@ -316,7 +315,10 @@ def test_the_interfaces_are_described(client):
     document = client.get("/openapi.json").json()
     assert {PREDICT, "/image", "/v1/images/generations"} <= document["paths"].keys()
     predict = document["paths"][PREDICT]["post"]["requestBody"]["content"]
-    assert "instances" in predict["application/json"]["schema"]["properties"]
+    assert predict["application/json"]["schema"]["$ref"].endswith("/Predict")
+    found = document["components"]["schemas"]
+    assert "instances" in found["Predict"]["properties"]
+    assert found["Instance"]["properties"].keys() == {"prompt", "seed"}
     assert client.get("/docs").status_code == 200
 
 
@@ -329,21 +331,42 @@ def test_others_need_a_key(galip, host):
 
 
 @pytest.mark.slow
-def test_the_command_serves_and_drains(tmp_path):
+def test_the_command_is_killed_comes_back_and_drains():
     import httpx
 
+    asked = {"prompt": "a red bird", "n": 16, "seed": 3}
+    stop = threading.Event()
     port = free_port()
-    command = [sys.executable, "-m", "galip_cli.main", "serve", "--port", str(port)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+
+    def insist(seed):
+        """A client who asks again where the service is away: pictures and failures."""
+        found, failures = set(), 0
+        while not stop.is_set():
+            try:
+                query = f"prompt=a+red+bird&seed={seed}"
+                response = httpx.get(f"http://127.0.0.1:{port}/image?{query}")
+            except httpx.HTTPError:
+                failures += 1
+                time.sleep(0.1)
+            else:
+                assert response.status_code == 200
+                found.add(response.content)
+        return found, failures
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
         try:
-            address = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 300
-            while not is_up(f"{address}/readyz"):
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-            asked = {"prompt": "a red bird", "n": 16, "seed": 3}
-            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            with served(port) as (process, _):
+                clients = [pool.submit(insist, seed) for seed in range(8)]
+                time.sleep(3)
+                process.kill()
+                process.wait()
+            with served(port) as (process, address):
+                time.sleep(3)
+                stop.set()
+                for client in clients:
+                    found, failures = client.result()
+                    assert failures > 0
+                    assert_alike(found)
                 answers = pool.map(
                     lambda _: httpx.post(
                         f"{address}/v1/images/generations", json=asked, timeout=60
@@ -351,18 +374,28 @@ def test_the_command_serves_and_drains(tmp_path):
                     range(8),
                 )
                 # All are there, but for the batches that were drawn meanwhile.
+                deadline = time.monotonic() + 60
                 while queued(address) < 8 * 16 - 4 * 8:
                     assert time.monotonic() < deadline
                 process.send_signal(signal.SIGTERM)
                 answers = list(answers)
-            assert [a.status_code for a in answers] == [200] * 8
-            pictures = [x["b64_json"] for a in answers for x in a.json()["data"]]
-            assert len(pictures) == 8 * 16
-            _, errors = process.communicate(timeout=60)
+                _, errors = process.communicate(timeout=60)
         finally:
-            process.kill()
+            stop.set()
+    assert [a.status_code for a in answers] == [200] * 8
+    pictures = [x["b64_json"] for a in answers for x in a.json()["data"]]
+    assert len(pictures) == 8 * 16
+    assert_alike({base64.b64decode(x) for x in pictures[::16]})
     assert process.returncode in (0, -signal.SIGTERM, 143)
     assert "Traceback" not in errors
+
+
+def assert_alike(files):
+    """One picture, but for the rounding of batches of several sizes."""
+    first, *others = (np.asarray(Image.open(io.BytesIO(x)), int) for x in files)
+    assert first.std() > 10
+    for other in others:
+        assert np.abs(first - other).max() <= 1
 
 
 def queued(address):
@@ -371,20 +404,3 @@ def queued(address):
     text = httpx.get(f"{address}/metrics").text
     (line,) = [x for x in text.splitlines() if x.startswith("galip_queue_pictures ")]
     return float(line.split()[1])
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def is_up(url):
-    import httpx
-
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False

@@ -2,10 +2,8 @@
 
 import pathlib
 import shutil
-import types
 
 import huggingface_hub
-import kagglehub
 import keras
 import numpy as np
 import pytest
@@ -41,44 +39,6 @@ def preset(tmp_path_factory):
         ' "penalty_weight": 1, "range_weight": 1}'
     )
     return folder
-
-
-@pytest.fixture
-def hubs(monkeypatch, tmp_path):
-    """Both hubs, as folders."""
-
-    def place(name):
-        folder = tmp_path / "hub" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def upload(name, source):
-        shutil.copytree(source, place(name), dirs_exist_ok=True)
-
-    monkeypatch.setattr(
-        huggingface_hub, "create_repo",
-        lambda repo_id, exist_ok: types.SimpleNamespace(repo_id=repo_id),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        huggingface_hub, "file_exists",
-        lambda repo_id, filename: (place(repo_id) / filename).is_file(),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        huggingface_hub, "upload_file",
-        lambda path_or_fileobj, path_in_repo, repo_id: shutil.copy(
-            path_or_fileobj, place(repo_id) / path_in_repo
-        ),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        huggingface_hub, "upload_folder",
-        lambda repo_id, folder_path: upload(repo_id, folder_path),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda name: str(place(name))
-    )
-    monkeypatch.setattr(kagglehub, "model_upload", upload)
-    monkeypatch.setattr(kagglehub, "model_download", lambda name: str(place(name)))
-    return place
 
 
 def test_a_card_tells_what_a_stranger_asks(preset):

@@ -3,7 +3,7 @@
 import base64
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # CLIP reads 77 tokens; what is longer is a mistake, or none.
 MOST_CHARACTERS = 2000
@@ -46,6 +46,16 @@ class Columns(BaseModel):
     def _decode(cls, value: Any) -> Any:
         return [_text(x) for x in value] if isinstance(value, list) else value
 
+    @model_validator(mode="after")
+    def _are_as_many(self):
+        if len(self.prompt) != len(self.seed):
+            raise ValueError("prompt and seed must be as many")
+        return self
+
+    def rows(self):
+        """`(prompt, seed)` of each picture."""
+        return list(zip(self.prompt, self.seed, strict=True))
+
 
 class Predict(BaseModel):
     """TensorFlow Serving's predict: `instances` or `inputs`."""
@@ -67,3 +77,24 @@ class Generation(BaseModel):
     model: str | None = Field(None, max_length=200)
     seed: Seed | None = None
     truncation: Truncation = 1.0
+
+
+class Error(BaseModel):
+    """An error, as TensorFlow Serving has it."""
+
+    error: str
+
+
+class Failure(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class OpenAIError(BaseModel):
+    """An error, as OpenAI's API has it."""
+
+    error: Failure

@@ -1,0 +1,216 @@
+"""The routes: TensorFlow Serving's REST, OpenAI's images, a browser's, and health."""
+
+import base64
+import random
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import prometheus_client
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from pydantic.json_schema import models_json_schema
+
+from galip_keras.serving import schemas
+from galip_keras.serving.batching import Job
+from galip_keras.serving.service import Refusal, Service, busy
+
+_REF = "#/components/schemas/{model}"
+
+
+def _service(request: Request) -> Service:
+    return request.app.state.service
+
+
+_WithService = Depends(_service)
+
+
+def _errors(schema: Any) -> dict[int | str, dict[str, Any]]:
+    return {
+        "4XX": {"description": "A request that is not served.", "model": schema},
+        "5XX": {"description": "Not now: ask again.", "model": schema},
+    }
+
+
+def _body_of(schema):
+    # Routes read their bodies themselves, within limits; `describe` has the schema.
+    content = {"application/json": {"schema": {"$ref": _REF.format(model=schema)}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def describe(document):
+    """Adds to an OpenAPI document the schemas of bodies, in place."""
+    models = [(model, "validation") for model in (schemas.Predict, schemas.Generation)]
+    _, found = models_json_schema(models, ref_template=_REF)
+    document["components"]["schemas"].update(found["$defs"])
+
+
+# === Health ===
+
+health = APIRouter(tags=["health"], responses=_errors(schemas.Error))
+
+
+@health.get("/healthz", response_class=PlainTextResponse)
+def healthz():
+    """The process lives."""
+    return "ok"
+
+
+@health.get("/readyz", response_class=PlainTextResponse)
+def readyz(request: Request):
+    """The model is loaded and warm."""
+    if not request.app.state.is_ready:
+        raise busy("the model is not ready")
+    return "ok"
+
+
+@health.get("/metrics", response_class=PlainTextResponse)
+def prometheus(request: Request):
+    """Figures for Prometheus."""
+    text = prometheus_client.generate_latest(request.app.state.registry)
+    return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
+# === TensorFlow Serving's REST ===
+
+
+def tensorflow(name):
+    """The routes of a model, as TensorFlow Serving has them."""
+    router = APIRouter(tags=["TensorFlow Serving"], responses=_errors(schemas.Error))
+    base = f"/v1/models/{name}"
+
+    @router.get(base)
+    @router.get(f"{base}/versions/{Service.version}", include_in_schema=False)
+    def status(request: Request):
+        """Whether the model can be asked."""
+        state = "AVAILABLE" if request.app.state.is_ready else "LOADING"
+        ok = {"error_code": "OK", "error_message": ""}
+        version = {"version": Service.version, "state": state, "status": ok}
+        return {"model_version_status": [version]}
+
+    @router.get(f"{base}/metadata")
+    @router.get(f"{base}/versions/{Service.version}/metadata", include_in_schema=False)
+    def metadata():
+        """The signature: what it takes, and what it gives."""
+
+        def tensor(dtype, tensor_name):
+            shape = {"dim": [{"size": "-1", "name": ""}], "unknown_rank": False}
+            return {"dtype": dtype, "tensor_shape": shape, "name": tensor_name}
+
+        signature = {
+            "inputs": {
+                "prompt": tensor("DT_STRING", "serving_default_prompt:0"),
+                "seed": tensor("DT_INT64", "serving_default_seed:0"),
+            },
+            "outputs": {
+                "image_bytes": tensor("DT_STRING", "StatefulPartitionedCall:0")
+            },
+            "method_name": "tensorflow/serving/predict",
+        }
+        spec = {"name": name, "signature_name": "", "version": Service.version}
+        signatures = {"signature_def": {"serving_default": signature}}
+        return {"model_spec": spec, "metadata": {"signature_def": signatures}}
+
+    @router.post(f"{base}:predict", openapi_extra=_body_of("Predict"))
+    @router.post(
+        f"{base}/versions/{Service.version}:predict",
+        openapi_extra=_body_of("Predict"),
+        include_in_schema=False,
+    )
+    async def predict(request: Request, service: Service = _WithService):
+        """Pictures of prompts and seeds, PNG in base64."""
+        asked = await service.read(request, schemas.Predict)
+        if (asked.instances is None) == (asked.inputs is None):
+            raise Refusal(400, "give `instances` or `inputs`, one of them")
+        if asked.inputs is None:
+            jobs = [Job(x.prompt, x.seed) for x in asked.instances]
+        else:
+            jobs = [Job(*x) for x in asked.inputs.rows()]
+        images = [{"b64": _base64(png)} for png in await service.draw(jobs)]
+        return {"predictions" if asked.inputs is None else "outputs": images}
+
+    return router
+
+
+def _base64(content):
+    return base64.b64encode(content).decode()
+
+
+# === Images ===
+
+images = APIRouter(tags=["images"], responses=_errors(schemas.Error))
+
+
+@images.get("/v1/models")
+def models(service: Service = _WithService):
+    """The one model, as OpenAI's API lists models."""
+    model = {"id": service.name, "object": "model", "created": 0, "owned_by": "galip"}
+    return {"object": "list", "data": [model]}
+
+
+@images.post(
+    "/v1/images/generations",
+    openapi_extra=_body_of("Generation"),
+    responses=_errors(schemas.OpenAIError),
+)
+async def generations(request: Request, service: Service = _WithService):
+    """Pictures of a prompt, as OpenAI's images API gives them."""
+    asked = await service.read(request, schemas.Generation)
+    seed = random.randrange(2**32) if asked.seed is None else asked.seed
+    seeds = [(seed + i) % 2**63 for i in range(asked.n)]
+    files = await service.draw([Job(asked.prompt, x, asked.truncation) for x in seeds])
+    data = [
+        {"b64_json": _base64(png), "seed": seed}
+        for png, seed in zip(files, seeds, strict=True)
+    ]
+    return {"created": int(time.time()), "data": data}
+
+
+_Prompt = Annotated[str, Query(min_length=1, max_length=schemas.MOST_CHARACTERS)]
+_Seed = Annotated[int, Query(ge=0, lt=2**63)]
+_Truncation = Annotated[float, Query(ge=0, le=10, allow_inf_nan=False)]
+_Weight = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)]
+_PNG: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {200: {"content": {"image/png": {}}}},
+}
+
+
+async def _answer(service, job):
+    (png,) = await service.draw([job])
+    return Response(png, media_type="image/png")
+
+
+@images.get("/image", **_PNG)
+async def image(
+    prompt: _Prompt,
+    seed: _Seed = 0,
+    truncation: _Truncation = 1.0,
+    service: Service = _WithService,
+):
+    """A picture, for a browser."""
+    return await _answer(service, Job(prompt, seed, truncation))
+
+
+between = APIRouter(tags=["images"], responses=_errors(schemas.Error))
+
+
+@between.get("/interpolation", **_PNG)
+async def interpolation(
+    prompt: _Prompt,
+    other: _Prompt,
+    weight: _Weight = 0.5,
+    seed: _Seed = 0,
+    truncation: _Truncation = 1.0,
+    service: Service = _WithService,
+):
+    """A picture on the way from a sentence (weight 0) to another (1)."""
+    return await _answer(service, Job(prompt, seed, truncation, other, weight))
+
+
+page = APIRouter(include_in_schema=False)
+
+
+@page.get("/", response_class=HTMLResponse)
+def show_page():
+    return Path(__file__).with_name("page.html").read_text("utf-8")

@@ -1,0 +1,157 @@
+"""What a newcomer's first hour may bring: typos, odd places, odd terminals."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from drawn import draw_pictures
+
+from galip_cli.main import COMMANDS
+
+GALIP = [sys.executable, "-m", "galip_cli.main"]
+ESCAPE = "\x1b"
+
+
+def run(*args, cwd=None, **variables):
+    """A command as a process of its own, with TensorFlow's default of talking."""
+    environment = {**os.environ, **variables}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    command = [*GALIP, *map(str, args)]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environment
+    )
+
+
+@pytest.fixture
+def fails(galip):
+    def run(*args):
+        code, output, errors = galip(*args)
+        assert output == ""
+        assert errors.count("\n") == 1
+        return code, errors
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (["smaple", "a red bird"], "galip sample"),
+        (["data", "inpsect"], "galip data inspect"),
+        (["a red bird"], "galip sample 'a red bird'"),
+        (["zzz"], "galip --help"),
+    ],
+)
+def test_the_command_that_was_meant(fails, args, meant):
+    code, errors = fails(*args)
+    assert code == 2
+    assert f"Did you mean `{meant}`?" in errors
+
+
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (["sample", "a bird", "--seed", "3"], "--seeds"),
+        (["train", "--datset", "cub"], "--dataset"),
+        (["export", "--format", "savedmodel", "--out", "x"], "saved_model"),
+        (["sample", "a bird", "--model", "toybird"], "toybirds"),
+        (["train", "--dataset", "cubs", "--dry-run"], "cub"),
+        (["evaluate", "--model", "toybirds", "--dataset", "toybird"], "toybirds"),
+    ],
+)
+def test_the_word_that_was_meant(fails, args, meant):
+    _, errors = fails(*args)
+    assert re.search(rf"(?<!\w){meant}(?!\w)", errors)
+
+
+def test_without_arguments_it_says_what_to_do_first(galip):
+    code, output, errors = galip()
+    assert (code, errors) == (0, "")
+    assert 'galip sample "a red bird"' in output
+    assert all(f"  {command} " in output for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--help"], ["data", "list"], ["info"], *([c, "--help"] for c in COMMANDS)],
+    ids=" ".join,
+)
+def test_sixty_columns(galip, monkeypatch, args):
+    monkeypatch.setenv("COLUMNS", "60")
+    code, output, _ = galip(*args)
+    assert code == 0
+    # Examples are to be copied, so they are not broken.
+    lines = [x for x in output.splitlines() if not x.startswith("  galip ")]
+    assert max(map(len, lines)) <= 60
+
+
+@pytest.mark.slow
+@pytest.mark.backend("tensorflow")
+def test_nothing_is_said_that_was_not_asked_for(tmp_path):
+    quiet = run("sample", "a red bird", "--seeds", "1", cwd=tmp_path)
+    assert quiet.returncode == 0
+    assert quiet.stderr == ""
+    assert (tmp_path / quiet.stdout.strip()).is_file()
+    loud = run("sample", "a red bird", "--seeds", "1", "--verbose", cwd=tmp_path)
+    assert loud.stdout == quiet.stdout
+    assert loud.stderr != ""
+
+
+@pytest.mark.slow
+@pytest.mark.backend("tensorflow")
+def test_training_says_what_is_about_training(tmp_path):
+    draw_pictures(tmp_path / "circles")
+    settings = ["--preset", "galip_tiny", "--steps", "2", "--batch-size", "2"]
+    result = run(
+        "train", "--dataset", "folder:circles", "--data-dir", "data", *settings,
+        cwd=tmp_path, NO_COLOR="1",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{tmp_path / 'runs' / 'circles'}\n"
+    noise = r"(?i)warning:|userwarning|tensorflow|oneDNN|cuda|absl|retracing|\.py:\d"
+    assert not re.search(noise, result.stderr), result.stderr
+    assert ESCAPE not in result.stdout + result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.backend("tensorflow")
+def test_without_a_home_and_without_a_network(tmp_path):
+    # Nothing can be written below a file, not even by root.
+    nowhere = {"HOME": "/dev/null", "https_proxy": "http://127.0.0.1:9"}
+    result = run("sample", "a red bird", "--json", cwd=tmp_path, **nowhere)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(json.loads(result.stdout)) == 1
+    draw_pictures(tmp_path / "circles")
+    result = run(
+        "train", "--dataset", "folder:circles", "--preset", "galip_tiny",
+        "--steps", "1", cwd=tmp_path, **nowhere,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    result = run(
+        "train", "--dataset", "folder:circles", "--steps", "1",
+        "--data-dir", "data", cwd=tmp_path, **nowhere,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "--clip FOLDER" in result.stderr.splitlines()[-1]
+
+
+def test_a_path_with_spaces_and_accents(galip, less_to_compile, tmp_path):
+    place = tmp_path / "une caf\u00e9 \u732b"
+    place.mkdir()
+    draw_pictures(place / "mes images")
+    run = place / "ma course"
+    code, output, errors = galip(
+        "train", "--dataset", f"folder:{place / 'mes images'}", "--run", run,
+        "--data-dir", place / "les donn\u00e9es", "--preset", "galip_tiny",
+        "--steps", "1", "--batch-size", "2",
+    )  # fmt: skip
+    assert (code, output) == (0, f"{run}\n"), errors
+    out = place / "des oiseaux"
+    code, output, errors = galip("sample", "un oiseau", "--model", run, "--out", out)
+    assert code == 0, errors
+    assert output.startswith(str(out))

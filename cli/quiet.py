@@ -12,7 +12,7 @@ def quiet_imports():
     """Holds back what native libraries write on standard error while they load.
 
     No setting stops TensorFlow's notes about missing CUDA drivers. Who wants to see
-    them sets TF_CPP_MIN_LOG_LEVEL.
+    them sets TF_CPP_MIN_LOG_LEVEL to 0, as `--verbose` does.
     """
     with _no_collection(), _quiet():
         yield
@@ -35,10 +35,9 @@ def _quiet():
     if not sys.stderr.isatty():
         # Progress bars in a log file are noise; tensorflow-datasets draws them.
         os.environ.setdefault("TQDM_DISABLE", "1")
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         yield
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held_back:

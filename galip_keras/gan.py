@@ -116,9 +116,8 @@ class GALIP(keras.Model):
     ```python
     gan = galip_keras.GALIP(galip_keras.GALIPBackbone.from_preset("toybirds").generator)
     gan.compile()
-    images = np.zeros((4, 64, 64, 3), "float32")
-    batch = {"images": images, "token_ids": np.ones((4, 77), "int32")}
-    gan.fit(iter([batch] * 2), steps_per_epoch=2)
+    images = np.zeros((8, 64, 64, 3), "float32")
+    gan.fit({"images": images, "token_ids": np.ones((8, 77), "int32")}, batch_size=4)
     ```
 
     Reference:

@@ -156,15 +156,36 @@ def own_settings(preset, init):
 
 
 def load_discriminator(model, init, preset):
-    """A new discriminator, or to fine-tune a preset the one that lies in it."""
+    """A new discriminator, or to fine-tune a preset the one that lies in it.
+
+    Args:
+        model: a `GALIPTextToImage`. The discriminator fits its CLIP.
+        init: string or None. As `load_model` takes it: whose discriminator to load.
+        preset: string. The architecture; a new discriminator has its sizes.
+
+    Returns:
+        A `galip_keras.MateD`.
+
+    Raises:
+        ValueError: where the preset's discriminator is damaged, or fits another CLIP.
+    """
+    clip = model.backbone.clip
     sizes = ARCHITECTURES.get(preset, {}).get("discriminator", {})
-    network = MateD.for_clip(model.backbone.clip, **sizes)
-    if init:
-        weights = Path(find_preset(init)) / DISCRIMINATOR
-        if weights.is_file():
-            network.load_weights(weights)
-        else:
+    weights = Path(find_preset(init)) / DISCRIMINATOR if init else None
+    if weights is None or not weights.is_file():
+        if init:
             say(f"{init} has no {DISCRIMINATOR}: fine-tuning starts with a new one.")
+        return MateD.for_clip(clip, **sizes)
+    try:
+        with h5py.File(weights) as file:
+            *_, channels, head_channels = file["head_conv_1/vars/0"].shape
+        sizes = {"extractor_channels": channels - clip.embedding_dim, **sizes}
+        network = MateD.for_clip(clip, head_channels=head_channels, **sizes)
+        network.load_weights(weights)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{weights} holds no discriminator for this CLIP ({first_words(error)})"
+        ) from error
     return network
 
 

@@ -76,10 +76,10 @@ def commands():
         for source in sources(notebook, "code"):
             for line in source.splitlines():
                 if line.strip().startswith("!galip "):
-                    yield notebook.name, line.strip()[1:]
+                    yield notebook.name, line.strip()[1:].partition(" | ")[0]
     for command in group.list_commands(None):
         doc = group.get_command(None, command).help
-        for line in doc.partition("Examples:")[2].splitlines():
+        for line in doc.replace("\\\n", "").splitlines():
             if line.strip().startswith("galip "):
                 yield command, line.strip()
 
@@ -98,7 +98,11 @@ def test_a_command_that_is_shown_can_be_given(place, command):
             return
         _, found, words = found.resolve_command(context, rest)
     if "--help" not in words:
-        found.make_context(found.name, list(words), parent=context)
+        try:
+            found.make_context(found.name, list(words), parent=context)
+        except click.BadParameter as error:
+            # Files of the reader's are not here.
+            assert "does not exist" in str(error)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

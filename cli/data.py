@@ -8,6 +8,7 @@ import click
 from galip_cli.group import HelpfulGroup
 from galip_cli.options import CAPTIONS, DATA_DIR
 from galip_cli.quiet import quiet_imports
+from galip_cli.tables import definitions
 
 
 @click.group(cls=HelpfulGroup, invoke_without_command=True)
@@ -50,14 +51,18 @@ def list_(data_dir, as_json):
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
+    lines = []
     for name, row in rows.items():
-        click.echo(f"{name:9} {row['description']}")
-        click.echo(
-            f"{'':9} pictures: {row['pictures']}; download: {row['download']}; "
-            f"licence: {row['license']}"
-        )
-        for path in row["prepared"]:
-            click.echo(f"{'':9} prepared in {path}")
+        lines += [
+            (name, row["description"]),
+            (
+                "",
+                f"pictures: {row['pictures']}; download: {row['download']}; "
+                f"licence: {row['license']}",
+            ),
+            *(("", f"prepared in {path}") for path in row["prepared"]),
+        ]
+    click.echo(definitions(lines))
 
 
 @data.command()

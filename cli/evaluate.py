@@ -71,7 +71,9 @@ def _names(context, parameter, value):
     type=click.Choice(_FEATURES),
     default="clip",
     show_default=True,
-    help="By what fid, kid and precision-recall compare pictures.",
+    metavar="NETWORK",
+    help="By what fid, kid and precision-recall compare pictures: "
+    f"{', '.join(_FEATURES)}.",
 )
 @click.option(
     "--weights",

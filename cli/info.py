@@ -7,6 +7,7 @@ import click
 
 import galip_keras
 from galip_cli.quiet import quiet_imports
+from galip_cli.tables import definitions
 
 
 @click.command()
@@ -81,13 +82,11 @@ def _devices(keras):
 
 
 def _table(facts, indent=""):
-    lines = []
-    width = max(map(len, facts))
+    rows = [(k, _text(v)) for k, v in facts.items() if not isinstance(v, dict)]
+    lines = [definitions(rows, indent)]
     for name, value in facts.items():
         if isinstance(value, dict):
             lines += [f"{indent}{name}", _table(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{name:{width}}  {_text(value)}")
     return "\n".join(lines)
 
 

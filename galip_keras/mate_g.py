@@ -189,7 +189,7 @@ class MateG(keras.Model):
     ```python
     # Or FrozenCLIP(keras_hub.models.CLIPBackbone.from_preset("clip_vit_base_patch32")).
     clip = galip_keras.GALIPBackbone.from_preset("toybirds").clip
-    generator = galip_keras.MateG(clip, base_channels=16)
+    generator = galip_keras.MateG(clip, prompt_layers=(1, 2, 3))
     noise = galip_keras.noise([0, 1], generator.latent_dim)
     generator(noise, keras.random.normal((2, clip.embedding_dim)))  # (2, 64, 64, 3)
     ```

@@ -210,7 +210,7 @@ def train(
     Example:
 
     ```python
-    run = galip_keras.train("folder:birds", preset="galip_tiny", steps=100)
+    run = galip_keras.train("folder:birds", preset="galip_tiny", steps=10)
     model = galip_keras.GALIPTextToImage.from_preset(str(run.folder / "preset"))
     ```
     """

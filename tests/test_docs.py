@@ -1,6 +1,7 @@
 """What is documented runs: examples of docstrings, commands, links, the site."""
 
 import ast
+import contextlib
 import json
 import pathlib
 import re
@@ -84,6 +85,19 @@ def commands():
                 yield command, line.strip()
 
 
+class Missing(Exception):
+    pass
+
+
+@pytest.fixture
+def files_are_missing(monkeypatch):
+    def convert(self, value, param, ctx):
+        raise Missing
+
+    monkeypatch.setattr(click.Path, "convert", convert)
+
+
+@pytest.mark.usefixtures("files_are_missing")
 @pytest.mark.parametrize(("place", "command"), sorted(set(commands())))
 def test_a_command_that_is_shown_can_be_given(place, command):
     words = shlex.split(command, comments=True)[1:]
@@ -98,11 +112,9 @@ def test_a_command_that_is_shown_can_be_given(place, command):
             return
         _, found, words = found.resolve_command(context, rest)
     if "--help" not in words:
-        try:
+        # Files of the reader's are not here.
+        with contextlib.suppress(Missing):
             found.make_context(found.name, list(words), parent=context)
-        except click.BadParameter as error:
-            # Files of the reader's are not here.
-            assert "does not exist" in str(error)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

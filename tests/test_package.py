@@ -75,8 +75,8 @@ def test_the_wheel_draws_in_an_environment_of_its_own(built, tmp_path):
     # Behind the wheel, so that this one is found.
     (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
     galip = folder / "bin" / "galip"
-    place = run(python, "-c", "import galip_keras; print(galip_keras.__file__)").stdout
-    assert place.startswith(str(folder))
+    code = "import galip_keras; print(galip_keras.__file__)"
+    assert run(python, "-c", code, cwd=folder).stdout.startswith(str(folder))
     result = run(galip, "sample", "a red bird", cwd=folder)
     assert result.stderr == ""
     assert (folder / result.stdout.strip()).is_file()

@@ -44,6 +44,19 @@ def data(tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory):
+    """Another CLIP, as a preset."""
+    import tiny
+
+    from galip_keras.clip import random_clip
+
+    folder = tmp_path_factory.mktemp("scorer") / "clip"
+    for part in random_clip(**tiny.ARCHITECTURE["random_clip"], seed=1):
+        part.save_to_preset(str(folder))
+    return str(folder)
+
+
 @pytest.fixture
 def galip(capfd):
     """Runs a command in this process. Returns exit code, output and errors."""

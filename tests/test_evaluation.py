@@ -13,7 +13,6 @@ from keras.ops import convert_to_numpy
 from PIL import Image
 
 from galip_keras import datasets, evaluate
-from galip_keras.clip import random_clip
 from galip_keras.datasets.pipeline import fixed_pictures
 from galip_keras.loading import load_model
 from galip_keras.metrics import (
@@ -58,26 +57,6 @@ def noise_pictures(tmp_path):
         pixels = rng.integers(0, 256, (40 + i, 30, 3), dtype="uint8")
         Image.fromarray(pixels).save(folder / f"{i}.png")
     return folder
-
-
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scorer") / "clip"
-    backbone, tokenizer = random_clip(
-        image_size=32,
-        patch_size=16,
-        hidden_dim=16,
-        num_layers=2,
-        num_heads=2,
-        embedding_dim=12,
-        text_hidden_dim=16,
-        text_num_layers=1,
-        text_num_heads=2,
-        seed=1,
-    )
-    backbone.save_to_preset(str(folder))
-    tokenizer.save_to_preset(str(folder))
-    return str(folder)
 
 
 def values(report):

@@ -9,14 +9,12 @@ import venv
 from importlib.metadata import version
 
 import child
-import keras
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
 
-from galip_keras import GALIPTextToImage, export, exported, noise, philox
-from galip_keras.text_to_image import ARCHITECTURES
+from galip_keras import GALIPTextToImage, backend, export, exported, noise, philox
 
 # It is TensorFlow that exports, whatever trained the model.
 pytestmark = pytest.mark.backend("tensorflow")
@@ -57,16 +55,8 @@ np.save(sys.argv[2], images)
 
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHITECTURES, "galip_tiny", tiny.ARCHITECTURE)
-        keras.utils.set_random_seed(0)
-        model = GALIPTextToImage.from_preset("galip_tiny")
-    # As new, all sentences are the same to it.
-    rng = np.random.default_rng(0)
-    for variable in model.backbone.generator.trainable_variables:
-        variable.assign(variable + 0.05 * rng.standard_normal(variable.shape))
     folder = tmp_path_factory.mktemp("presets") / "tiny"
-    model.save_to_preset(str(folder))
+    tiny.text_to_image(0.05).save_to_preset(str(folder))
     return folder
 
 
@@ -133,6 +123,22 @@ def test_a_saved_model_takes_strings_and_gives_png(preset, model, tmp_path):
     stored = sum(path.stat().st_size for path in (out / "variables").iterdir())
     weights = sum(4 * np.prod(v.shape) for v in model.backbone.variables)
     assert stored < 1.2 * weights
+
+
+def test_what_xla_compiles_makes_the_same_pictures(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "jit_pays", lambda generator: True)
+    # Writing compares it, too.
+    export.export(model, tmp_path / "out", "saved_model")
+    loaded = exported.load(tmp_path / "out")
+    calls = []
+    compiled = loaded._model.decode_compiled
+    monkeypatch.setattr(
+        loaded._model, "decode_compiled",
+        lambda *args: calls.append(args) or compiled(*args),
+    )  # fmt: skip
+    found = [loaded.generate(["a red bird"] * 3, seed=5) for _ in range(3)]
+    assert len(calls) == 2
+    assert np.abs(np.subtract(found[0], found[1], dtype=int)).max() <= 1
 
 
 def test_what_came_out_wrong_leaves_nothing(model, tmp_path, monkeypatch):

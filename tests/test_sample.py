@@ -18,7 +18,6 @@ from PIL import Image
 import galip_keras
 from galip_cli.prompts import read_prompts
 from galip_keras import GALIPTextToImage, loading
-from galip_keras.clip import random_clip
 from galip_keras.editing import combine
 from galip_keras.metrics import clip_score
 from galip_keras.metrics.judge import Judge
@@ -46,26 +45,6 @@ def preset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def network(preset):
     return loading.load_model(preset)
-
-
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory):
-    """Another CLIP, as a preset."""
-    folder = tmp_path_factory.mktemp("scorer") / "clip"
-    for part in random_clip(
-        image_size=32,
-        patch_size=16,
-        hidden_dim=16,
-        num_layers=2,
-        num_heads=2,
-        embedding_dim=12,
-        text_hidden_dim=16,
-        text_num_layers=1,
-        text_num_heads=2,
-        seed=1,
-    ):
-        part.save_to_preset(str(folder))
-    return str(folder)
 
 
 @pytest.fixture

@@ -4,14 +4,12 @@ import pathlib
 import shutil
 
 import huggingface_hub
-import keras
 import numpy as np
 import pytest
 import tiny
 
-from galip_keras import GALIPTextToImage, card, sharing
+from galip_keras import card, sharing
 from galip_keras.loading import describe, load_model, own_settings
-from galip_keras.text_to_image import ARCHITECTURES
 
 # Files and names, no tensors.
 pytestmark = pytest.mark.backend("tensorflow")
@@ -28,10 +26,7 @@ ORIGIN = {
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("presets") / "tiny"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHITECTURES, "galip_tiny", tiny.ARCHITECTURE)
-        keras.utils.set_random_seed(0)
-        model = GALIPTextToImage.from_preset("galip_tiny")
+    model = tiny.text_to_image()
     model.save_to_preset(str(folder))
     card.write(folder, describe(model), ORIGIN)
     (folder / "training.json").write_text(

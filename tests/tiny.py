@@ -1,10 +1,13 @@
 """A tiny GALIP whose weights follow from a seed, the same on every backend."""
 
+import keras
 import numpy as np
+import pytest
 from keras.ops import convert_to_numpy
 
-from galip_keras import GALIP, FrozenCLIP, MateD, MateG
+from galip_keras import GALIP, FrozenCLIP, GALIPTextToImage, MateD, MateG
 from galip_keras.clip import random_clip
+from galip_keras.text_to_image import ARCHITECTURES
 
 CLIP = {
     "image_size": 32,
@@ -59,6 +62,21 @@ def gan(seed=0, image_size=32, **kwargs):
     for variable in model.trainable_variables:
         fan_in = max(np.prod(variable.shape[:-1]), 1)
         variable.assign(rng.standard_normal(variable.shape) / np.sqrt(fan_in))
+    return model
+
+
+def text_to_image(spread=0.0):
+    """A `GALIPTextToImage` of `ARCHITECTURE`.
+
+    As new, all sentences are the same to it: `spread` moves its weights.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "galip_tiny", ARCHITECTURE)
+        keras.utils.set_random_seed(0)
+        model = GALIPTextToImage.from_preset("galip_tiny")
+    rng = np.random.default_rng(0)
+    for variable in model.backbone.generator.trainable_variables:
+        variable.assign(variable + spread * rng.standard_normal(variable.shape))
     return model
 
 

@@ -1,6 +1,7 @@
 """`galip serve`."""
 
 import ipaddress
+import socket
 
 import click
 
@@ -14,6 +15,21 @@ def _is_loopback(host):
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _check_free(host, port, option):
+    """Loading a model takes a while: who listens already is told before."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as found:
+        # As uvicorn does: a service that has just ended is no hindrance.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((host, port))
+        except OSError as error:
+            raise click.ClickException(
+                f"{_address(host, port)} cannot be listened on ({error.strerror}): "
+                f"give another {option}."
+            ) from error
 
 
 def _address(host, port):
@@ -95,6 +111,8 @@ def serve(
     require("serving", ("fastapi", "uvicorn", "prometheus_client"), "serve")
     if grpc_port is not None:
         require("--grpc-port", ("tensorflow_serving",), "grpc")
+        _check_free(host, grpc_port, "--grpc-port")
+    _check_free(host, port, "--port")
     with quiet_imports():
         import uvicorn
 

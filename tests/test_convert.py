@@ -229,12 +229,12 @@ def test_the_card_tells_where_the_weights_are_from(files, converted):
     assert text.startswith("---\nlibrary_name: keras-hub\n")
     assert "# preset\n" in text
     digest = hashlib.sha256((files / "pre_cc12m.pth").read_bytes()).hexdigest()
-    assert "`galip.pth` of GALIP's authors, epoch 3, converted" in text
+    assert "`pre_cc12m.pth` of GALIP's authors, epoch 3, converted" in text
     assert digest in text
     assert str(files) not in text
     assert "## Intended use" in text
     assert "## Licence" in text
-    assert card.read_origin(out)["clip"].startswith("`clip.pth`")
+    assert card.read_origin(out)["clip"].startswith("`ViT-B-32.pt`")
 
 
 class Payload:

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import contextlib
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -182,5 +184,10 @@ def test_the_command_gives_the_same_picture_as_over_rest():
     with served(free_port(), "--grpc-port", str(port)) as (_, address):
         with stub(f"127.0.0.1:{port}") as found:
             (png,) = pictures(found.Predict(request(["a red bird"], [3])))
+        text = (pathlib.Path(__file__).parents[1] / "docs" / "export.md").read_text()
+        (example,) = re.findall(r"^```python\n(import grpc.*?)^```", text, re.S | re.M)
+        names = {}
+        exec(example.replace("8500", str(port)), names)
+        assert names["png"] == png
         response = httpx.get(f"{address}/image?prompt=a+red+bird&seed=3")
         assert response.content == png

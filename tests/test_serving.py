@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import io
 import signal
+import socket
 import threading
 import time
 
@@ -327,6 +328,19 @@ def test_others_need_a_key(galip, host):
     code, output, errors = galip("serve", "--host", host)
     assert (code, output) == (2, "")
     assert "give --api-key KEY" in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--port", "--grpc-port"])
+def test_a_port_that_is_taken(galip, option):
+    if option == "--grpc-port":
+        pytest.importorskip("tensorflow_serving")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, output, errors = galip("serve", option, taken.getsockname()[1])
+    assert (code, output) == (1, "")
+    assert f"give another {option}." in errors
     assert errors.count("\n") == 1
 
 

@@ -1,5 +1,6 @@
 """What a newcomer's first hour may bring: typos, odd places, odd terminals."""
 
+import importlib.util
 import json
 import os
 import re
@@ -67,6 +68,27 @@ def test_the_word_that_was_meant(fails, args, meant):
     assert re.search(rf"(?<!\w){meant}(?!\w)", errors)
 
 
+@pytest.mark.parametrize(
+    ("args", "missing", "extra"),
+    [
+        (["serve"], "fastapi", "serve"),
+        (["serve", "--ui"], "uvicorn", "serve"),
+        (["serve", "--grpc-port", "9"], "tensorflow_serving", "grpc"),
+        (["export", "--format", "onnx", "--out", "x"], "tf2onnx", "export"),
+        (["export", "--format", "litert", "--out", "x"], "ai_edge_litert", "export"),
+        (["interpolate", "a", "b", "--format", "mp4"], "imageio_ffmpeg", "video"),
+    ],
+)
+def test_what_is_not_installed(fails, monkeypatch, args, missing, extra):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda x: None if x == missing else find(x)
+    )
+    code, errors = fails(*args)
+    assert code == 1
+    assert f"needs {missing}: pip install 'galip-keras[{extra}]'" in errors
+
+
 def test_without_arguments_it_says_what_to_do_first(galip):
     code, output, errors = galip()
     assert (code, errors) == (0, "")
@@ -79,8 +101,10 @@ def test_without_arguments_it_says_what_to_do_first(galip):
     [["--help"], ["data", "list"], ["info"], *([c, "--help"] for c in COMMANDS)],
     ids=" ".join,
 )
-def test_sixty_columns(galip, monkeypatch, args):
+def test_sixty_columns(galip, monkeypatch, tmp_path, args):
     monkeypatch.setenv("COLUMNS", "60")
+    # Paths are not broken, so there should be none.
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     code, output, _ = galip(*args)
     assert code == 0
     # Examples are to be copied, so they are not broken.

@@ -53,7 +53,7 @@ def birds(tmp_path, monkeypatch):
 def test_the_example_of_docs_evaluation(capsys):
     (example,) = python_blocks((ROOT / "docs" / "evaluation.md").read_text())
     exec(example, {})
-    assert capsys.readouterr().out.startswith("cmmd ")
+    assert capsys.readouterr().out.startswith("fid ")
 
 
 @pytest.mark.slow

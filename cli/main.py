@@ -111,6 +111,9 @@ def _explain(error):
         return f"Error: {_one_line(error.format_message())}", error.exit_code
     if isinstance(error, OSError) and error.filename:
         return f"Error: {error.filename}: {error.strerror}", 1
+    if isinstance(error, ModuleNotFoundError) and error.name in ("jax", "torch"):
+        extra = f"pip install 'galip-keras[{error.name}]'"
+        return f"Error: this backend needs {error.name}: {extra}.", 1
     text = _one_line(str(error))
     if not isinstance(error, (ValueError, OSError)) or not text:
         text = f"{type(error).__name__}: {text} (--debug shows where it comes from)"

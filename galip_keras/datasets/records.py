@@ -135,10 +135,11 @@ class CaptionedPictures(
                 self.download_and_prepare(
                     download_config=self._download_config(beam_runner)
                 )
-            except OSError:
+            except OSError as error:
                 # The renaming fails where another process has prepared the same records
                 # in the meantime.
                 if not self.data_path.exists():
+                    self._check_root(error)
                     raise
             except RuntimeError as error:
                 # What tensorflow-datasets makes of it.
@@ -150,6 +151,15 @@ class CaptionedPictures(
         builder = self.open(self.builder_config, self._data_dir_root)
         builder._write_report()
         return builder
+
+    def _check_root(self, error: OSError) -> None:
+        """Says what to do where data sets cannot be kept in their place."""
+        root = str(self._data_dir_root)
+        if not os.path.isdir(root) and str(error.filename).startswith(root):
+            raise OSError(
+                f"data sets cannot be kept in {root} ({error.strerror}): give another "
+                "place with --data-dir"
+            ) from error
 
     def _download_config(self, beam_runner: str | None):
         if beam_runner:

@@ -58,9 +58,15 @@ def serve(command):
             assert httpx.get(f"{address}{path}").status_code == 200
 
 
-def push(command, galip, hubs):
+def call(command, galip):
+    """A command in this process, which has imported what it needs already."""
     code, output, errors = galip(*shlex.split(command)[1:])
     assert code == 0, errors
+    return output
+
+
+def push(command, galip, hubs):
+    output = call(command, galip)
     assert (hubs(output.strip().removeprefix("hf://")) / "config.json").is_file()
 
 
@@ -87,7 +93,7 @@ def test_every_shell_command_and_the_python_example(folder, galip, hubs, monkeyp
                 elif command.startswith("galip push "):
                     push(command, galip, hubs)
                 else:
-                    run(command, folder)
+                    call(command, galip)
                 ran.append(command.split()[1])
     assert set(ran) == set(COMMANDS)
     assert (folder / "sheets" / "shapes.png").exists()
@@ -114,10 +120,11 @@ def test_it_is_short():
 
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
-def test_what_docs_editing_shows(folder):
+def test_what_docs_editing_shows(folder, galip, monkeypatch):
+    monkeypatch.chdir(folder)
     text = (ROOT / "docs" / "editing.md").read_text()
     for command in "".join(commands("sh", text)).splitlines():
-        paths = run(command, folder).splitlines()
+        paths = call(command, galip).splitlines()
         assert paths
         assert all((folder / path).is_file() for path in paths)
     (example,) = commands("python", text)

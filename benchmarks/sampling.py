@@ -67,13 +67,12 @@ def measure(args):
     name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
     generator = build(name, clip="random").backbone.generator
     set_precision(generator, args.precision)
-    batches = [2] if args.quick else [int(b) for b in args.batch_sizes.split(",")]
     rows = []
     for form in ("fused", "direct"):
         if form == "direct":
             use_direct_form()
         for jit in _compilers(args.backend):
-            for batch in batches:
+            for batch in _batches(args):
                 rows.append(time_generator(generator, form, jit, batch, args))
     rates.append(common.rates(_compute_dtype(args), args.quick))
     mean = {key: sum(rate[key] for rate in rates) / 2 for key in rates[0]}
@@ -130,7 +129,7 @@ def time_export(args):
 def time_generate(model, args):
     """Rows of a model from prompts to pictures, text encoder included."""
     rows = []
-    for batch in [2] if args.quick else [int(b) for b in args.batch_sizes.split(",")]:
+    for batch in _batches(args):
         prompts, seeds = ["a red bird on a branch"] * batch, list(range(batch))
 
         def run(prompts=prompts, seeds=seeds):
@@ -143,6 +142,10 @@ def time_generate(model, args):
         row = {"jit": None, "batch": batch, "first s": first}
         rows.append({**row, "s/image": median / batch})
     return rows
+
+
+def _batches(args):
+    return [2] if args.quick else [int(b) for b in args.batch_sizes.split(",")]
 
 
 def _compute_dtype(args):

@@ -1,5 +1,6 @@
 """Models that `galip export` wrote, run by their own runtimes and without Keras."""
 
+import abc
 import importlib
 import json
 import os
@@ -57,7 +58,7 @@ def load(folder):
     return kind(folder, manifest)
 
 
-class Exported:
+class Exported(abc.ABC):
     """Pictures from prompts, by a runtime.
 
     Attributes:
@@ -91,6 +92,7 @@ class Exported:
         """Sentence embeddings, a float32 array `(len(prompts), embedding_dim)`."""
         return np.asarray(self._encode(token_ids=self._tokenize(prompts)))
 
+    @abc.abstractmethod
     def decode(self, noise, text_embeddings):
         """Makes pictures of noise and sentence embeddings.
 
@@ -101,7 +103,6 @@ class Exported:
         Returns:
             A uint8 array `(batch_size, image_size, image_size, 3)`.
         """
-        raise NotImplementedError
 
 
 class Parts(Exported):

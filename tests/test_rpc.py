@@ -74,15 +74,24 @@ def test_predict():
 
 
 def test_requests_of_both_interfaces_are_drawn_together():
+    httpx = pytest.importorskip("httpx")
     model = Model()
-    with client(model, max_wait=1.0) as stub:
+    address = f"127.0.0.1:{free_port()}"
+    app = create_app(model, grpc_address=address, max_wait=1.0)
+    with serving(app) as rest, stub(address) as grpc_stub:
+
+        def ask(seed):
+            if seed % 2:
+                return httpx.get(f"{rest}/image?prompt=an+owl&seed={seed}").content
+            (png,) = pictures(grpc_stub.Predict(request(seeds=[seed])))
+            return png
+
+        grpc_stub.Predict(request())
+        model.batches.clear()
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            answers = pool.map(
-                lambda seed: pictures(stub.Predict(request(seeds=[seed]))), range(8)
-            )
-            found = [pixel(png) for (png,) in answers]
-        assert found == [(6, seed, 10) for seed in range(8)]
-        assert len(model.batches[-1]) > 1
+            drawn = [pixel(png) for png in pool.map(ask, range(8))]
+    assert drawn == [(6, seed, 10) for seed in range(8)]
+    assert max(len({seed % 2 for _, seed in batch}) for batch in model.batches) == 2
 
 
 def broken(change):

@@ -296,7 +296,11 @@ def test_a_key():
         assert client.get("/image?prompt=a").status_code == 401
         wrong = {"Authorization": "Bearer secrets"}
         assert client.get("/image?prompt=a", headers=wrong).status_code == 401
-        for header in ({"Authorization": "Bearer secret"}, {"X-API-Key": "secret"}):
+        for header in (
+            {"Authorization": "Bearer secret"},
+            {"X-API-Key": "secret"},
+            {"X-API-Key": "", "Authorization": "Bearer secret"},
+        ):
             assert client.get("/image?prompt=a", headers=header).status_code == 200
         assert client.get("/healthz").status_code == 200
 

@@ -13,7 +13,13 @@ from fastapi.responses import JSONResponse
 from galip_keras.serving import routes
 from galip_keras.serving.batching import Batcher, Job
 from galip_keras.serving.drawing import Drawer
-from galip_keras.serving.service import Refusal, Service, check_key, first_error
+from galip_keras.serving.service import (
+    Refusal,
+    Service,
+    check_key,
+    first_error,
+    log_failure,
+)
 
 _log = logging.getLogger("galip.serving")
 
@@ -162,7 +168,7 @@ class _Metrics:
 def _key_check(api_key):
     def check(request: Request):
         headers = request.headers
-        check_key(api_key, headers.get("x-api-key", headers.get("authorization", "")))
+        check_key(api_key, headers.get("x-api-key") or headers.get("authorization", ""))
 
     return check
 
@@ -197,6 +203,4 @@ def _handle_errors(app):
 
     @app.exception_handler(Exception)
     async def failed(request, error):
-        # The reason is for the log alone.
-        _log.error("a request failed", exc_info=error)
-        return answer(request, 500, "it failed: see the log of the service")
+        return answer(request, 500, log_failure(error))

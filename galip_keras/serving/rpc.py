@@ -1,7 +1,6 @@
 """TensorFlow Serving's gRPC: Predict, for clients of `tensorflow-serving-api`."""
 
 import contextlib
-import logging
 
 import grpc
 import tensorflow as tf
@@ -9,9 +8,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from galip_keras.serving import schemas
 from galip_keras.serving.batching import Job
-from galip_keras.serving.service import Refusal, check_key, refusing
-
-_log = logging.getLogger("galip.serving")
+from galip_keras.serving.service import Refusal, check_key, log_failure, refusing
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -73,10 +70,7 @@ def _predict(service, api_key):
         except Refusal as error:
             code, reason = _CODES[error.status], str(error)
         except Exception as error:
-            # The reason is for the log alone.
-            _log.error("a request failed", exc_info=error)
-            code = grpc.StatusCode.INTERNAL
-            reason = "it failed: see the log of the service"
+            code, reason = grpc.StatusCode.INTERNAL, log_failure(error)
         else:
             return _response(service, files)
         return await context.abort(code, reason)

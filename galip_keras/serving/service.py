@@ -5,11 +5,14 @@ import contextlib
 import hmac
 import io
 import json
+import logging
 
 from PIL import Image
 from pydantic import ValidationError
 
 from galip_keras.serving.batching import Busy
+
+_log = logging.getLogger("galip.serving")
 
 
 class Refusal(Exception):
@@ -107,6 +110,12 @@ def check_key(key, authorization):
 def busy(reason):
     """A refusal of what may be asked again."""
     return Refusal(503, f"{reason}: try again", {"Retry-After": "1"})
+
+
+def log_failure(error):
+    """Logs what failed inside. Returns what a client is told of it: not the reason."""
+    _log.error("a request failed", exc_info=error)
+    return "it failed: see the log of the service"
 
 
 def _png(image):

@@ -29,7 +29,7 @@ def main():
 def measure(args, folder):
     from galip_keras import datasets
     from galip_keras.datasets.pipeline import training_batches
-    from galip_keras.text_to_image import build
+    from galip_keras.models.text_to_image import build
 
     count, repeats = (32, 2) if args.quick else (512, 5)
     preprocessor = build("galip_tiny").preprocessor

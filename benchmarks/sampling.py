@@ -60,8 +60,8 @@ def main():
 def measure(args):
     """One backend's rates and rows."""
     common.use_cores()
-    from galip_keras.loading import set_precision
-    from galip_keras.text_to_image import build
+    from galip_keras.models.text_to_image import build
+    from galip_keras.presets.loading import set_precision
 
     rates = [common.rates(_compute_dtype(args), args.quick)]
     name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
@@ -95,8 +95,8 @@ def write_exports(args):
     import tempfile
     from pathlib import Path
 
-    from galip_keras.export import export
-    from galip_keras.text_to_image import build
+    from galip_keras.export.writers import export
+    from galip_keras.models.text_to_image import build
 
     name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
     model = build(name, clip="random")
@@ -116,7 +116,7 @@ def write_exports(args):
 
 def time_export(args):
     """Rows of an exported model, by its own runtime."""
-    from galip_keras import exported
+    from galip_keras.export import runtimes as exported
 
     start = time.perf_counter()
     model = exported.load(args.folder)
@@ -192,7 +192,8 @@ def use_direct_form():
     """The generator's blocks as the paper writes them: resize first, then all else."""
     from keras import layers
 
-    from galip_keras.layers import GeneratorBlock, ResizeConv2D, nearest_resize
+    from galip_keras.models.convolutions import ResizeConv2D, nearest_resize
+    from galip_keras.models.layers import GeneratorBlock
 
     def call(self, x, condition):
         x = nearest_resize(x, self.size)

@@ -61,7 +61,7 @@ def _run(arguments):
 
 
 def write(args):
-    from galip_keras.text_to_image import build
+    from galip_keras.models.text_to_image import build
 
     name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
     build(name, clip="random").save_to_preset(args.write)

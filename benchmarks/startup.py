@@ -46,7 +46,7 @@ def main():
 
 
 def warm_picture(preset):
-    from galip_keras.text_to_image import build
+    from galip_keras.models.text_to_image import build
 
     model = build("galip_tiny")
     model.save_to_preset(str(preset))

@@ -43,8 +43,8 @@ def convert(checkpoint, out, clip, vocabulary, half):
     none is left, or nothing is written.
     """
     with quiet_imports():
-        from galip_keras.convert import convert as convert_checkpoint
-        from galip_keras.text_to_image import GALIPTextToImage
+        from galip_keras.convert.galip import convert as convert_checkpoint
+        from galip_keras.models.text_to_image import GALIPTextToImage
     model = convert_checkpoint(
         checkpoint, out, clip=clip, vocabulary=vocabulary, half=half
     )

@@ -97,7 +97,6 @@ def prepare(name, **settings):
     """
     with quiet_imports():
         from galip_keras import datasets
-        from galip_keras.datasets import pipeline  # noqa: F401, TensorFlow, quietly
     builder = datasets.prepare(name, **settings)
     for line in datasets.report(builder):
         click.echo(line, err=True)

@@ -135,7 +135,7 @@ def evaluate(images, model, as_json, **settings):
     with quiet_imports():
         import keras
 
-        from galip_keras import evaluation
+        from galip_keras.metrics import evaluate as evaluation
     # An architecture begins with random weights: the same ones every time.
     keras.utils.set_random_seed(0)
     made, real = (*images, None, None)[:2]

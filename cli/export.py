@@ -49,7 +49,7 @@ def export(model, file_format, quantize, out):
         raise click.UsageError("--quantize is for litert.")
     require(file_format, _FORMATS[file_format], "export")
     with quiet_imports():
-        from galip_keras import export as exporting
+        from galip_keras.export import writers as exporting
     manifest = exporting.export(
         points.load(model), out, file_format, quantize, name=model
     )

@@ -28,7 +28,7 @@ def info(model, as_json):
         import keras
         import keras_hub
 
-        from galip_keras.text_to_image import ARCHITECTURES, BUNDLED
+        from galip_keras.models.architectures import ARCHITECTURES, BUNDLED
     text = ""
     if model:
         facts, text = _model(model)
@@ -52,9 +52,9 @@ def info(model, as_json):
 
 def _model(model):
     """What is known of a model, and its card."""
-    from galip_keras import card
-    from galip_keras.loading import describe, find_preset, load_model
-    from galip_keras.text_to_image import ARCHITECTURES
+    from galip_keras.models.architectures import ARCHITECTURES
+    from galip_keras.presets import card
+    from galip_keras.presets.loading import describe, find_preset, load_model
 
     network = load_model(model)
     if model in ARCHITECTURES:

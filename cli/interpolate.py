@@ -72,7 +72,7 @@ def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loo
     folder = Path(out)
     pictures.check_writable(folder)
     with quiet_imports():
-        from galip_keras import editing
+        from galip_keras.sampling import latent as editing
     network = points.load(model)
     ends = points.read(network, prompts, seeds, truncation)
     way = editing.interpolate(ends, frames or _FRAMES[file_format])
@@ -92,7 +92,7 @@ def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loo
 
 
 def _strip(images, path, facts, fps):
-    from galip_keras.grid import image_grid
+    from galip_keras.images import image_grid
 
     path = path.with_name(f"{path.name}.png")
     pictures.save(image_grid(images, columns=len(images)), path, facts)

@@ -57,8 +57,8 @@ def invert(picture, model, prompt, steps, seed, out, as_json):
         import numpy as np
         from PIL import Image, ImageOps
 
-        from galip_keras import editing
-        from galip_keras.grid import image_grid
+        from galip_keras.images import image_grid
+        from galip_keras.sampling import latent as editing
     try:
         with Image.open(picture) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")

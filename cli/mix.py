@@ -69,8 +69,8 @@ def mix(prompts, model, seeds, blocks, truncation, out):
     with quiet_imports():
         import numpy as np
 
-        from galip_keras import editing
-        from galip_keras.grid import image_grid
+        from galip_keras.images import image_grid
+        from galip_keras.sampling import latent as editing
     network = points.load(model)
     given = points.read(network, prompts, [0] * len(prompts), 1.0)
     texts = [point.text_embedding for point in given]

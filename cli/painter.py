@@ -85,14 +85,14 @@ def _arithmetic(network, truncation, plus, minus):
     import numpy as np
 
     from galip_keras import noise
-    from galip_keras.editing import combine
+    from galip_keras.sampling.latent import combine
 
     @functools.lru_cache(maxsize=1)
     def embed(prompt):
         return combine(network, [prompt], plus, minus)[0]
 
     def generate(prompts, seed):
-        latents = np.asarray(noise(seed, network.latent_dim))
+        latents = noise(seed, network.latent_dim)
         texts = np.stack([embed(prompt) for prompt in prompts])
         return network.decode(latents * np.float32(truncation), texts)
 
@@ -104,7 +104,7 @@ def _judge(network, preset, plus, minus):
     import numpy as np
 
     from galip_keras.metrics import clip_score
-    from galip_keras.metrics.judge import Judge
+    from galip_keras.metrics.evaluator import Judge
 
     scorer = Judge(network, scorer=preset).scorers[-1]
     signs = np.array([1] * (1 + len(plus)) + [-1] * len(minus), "float32")

@@ -7,7 +7,7 @@ def load(model):
     """The MODEL of a command, a `GALIPTextToImage`."""
     import keras
 
-    from galip_keras.loading import load_model
+    from galip_keras.presets.loading import load_model
 
     # An architecture begins with random weights: the same ones every time.
     keras.utils.set_random_seed(0)
@@ -16,7 +16,7 @@ def load(model):
 
 def load_any(model):
     """The same, or what `galip export` wrote, for which no Keras is imported."""
-    from galip_keras import exported
+    from galip_keras.export import runtimes as exported
 
     return exported.load(model) if exported.is_exported(model) else load(model)
 
@@ -27,8 +27,8 @@ def is_file(sentence):
 
 
 def read(network, sentences, seeds, truncation):
-    """The `galip_keras.editing.Point` of each of as many sentences and seeds."""
-    from galip_keras import editing
+    """The `sampling.latent.Point` of each of as many sentences and seeds."""
+    from galip_keras.sampling import latent as editing
 
     return [
         editing.load(sentence, network)

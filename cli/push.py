@@ -21,5 +21,5 @@ def push(preset, address):
       galip push galip_cc12m kaggle://maria/galip/keras/cc12m
     """
     with quiet_imports():
-        from galip_keras import sharing
+        from galip_keras.presets import push as sharing
     click.echo(sharing.push(preset, address))

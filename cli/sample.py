@@ -152,7 +152,7 @@ def sample(
     with quiet_imports():
         import numpy as np
 
-        from galip_keras.grid import image_grid
+        from galip_keras.images import image_grid
 
         network = points.load_any(model)
     if (plus or minus or best_of) and not hasattr(network, "backbone"):

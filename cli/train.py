@@ -291,7 +291,7 @@ def train(context, dry_run, **settings):
         raise click.UsageError("--epochs and --steps exclude each other: give one.")
     _check_processes(context, settings)
     with quiet_imports():
-        from galip_keras import training
+        from galip_keras.training import run as training
     result = training.train(dry_run=dry_run, **settings)
     if dry_run:
         click.echo(json.dumps(result, indent=2))

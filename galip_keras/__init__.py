@@ -4,22 +4,25 @@ The public names load on first use: importing the package costs nothing.
 """
 
 import importlib
+import sys
+
+from galip_keras import _moved
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "BridgeFeaturePredictor": "mate_g",
-    "FrozenCLIP": "clip",
-    "GALIP": "gan",
-    "GALIPBackbone": "text_to_image",
-    "GALIPTextToImage": "text_to_image",
-    "GALIPTextToImagePreprocessor": "text_to_image",
-    "MateD": "mate_d",
-    "MateG": "mate_g",
-    "PromptPredictor": "mate_g",
-    "evaluate": "evaluation",
-    "noise": "text_to_image",
-    "train": "training",
+    "BridgeFeaturePredictor": "models.mate_g",
+    "FrozenCLIP": "models.clip",
+    "GALIP": "models.gan",
+    "GALIPBackbone": "models.backbone",
+    "GALIPTextToImage": "models.text_to_image",
+    "GALIPTextToImagePreprocessor": "models.preprocessor",
+    "MateD": "models.mate_d",
+    "MateG": "models.mate_g",
+    "PromptPredictor": "models.mate_g",
+    "evaluate": "metrics.evaluate",
+    "noise": "models.noise",
+    "train": "training.run",
 }
 
 __all__ = ["__version__", *_MODULES]
@@ -34,3 +37,6 @@ def __getattr__(name):
 
 def __dir__():
     return sorted([*globals(), *_MODULES])
+
+
+sys.meta_path.append(_moved.Finder())

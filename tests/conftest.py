@@ -27,7 +27,7 @@ def less_to_compile():
     """`galip_tiny` is `tiny.ARCHITECTURE`."""
     import tiny
 
-    from galip_keras.text_to_image import ARCHITECTURES
+    from galip_keras.models.architectures import ARCHITECTURES
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ARCHITECTURES, "galip_tiny", tiny.ARCHITECTURE)
@@ -49,7 +49,7 @@ def scorer(tmp_path_factory):
     """Another CLIP, as a preset."""
     import tiny
 
-    from galip_keras.clip import random_clip
+    from galip_keras.models.random_clip import random_clip
 
     folder = tmp_path_factory.mktemp("scorer") / "clip"
     for part in random_clip(**tiny.ARCHITECTURE["random_clip"], seed=1):

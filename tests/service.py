@@ -1,11 +1,46 @@
 """The service in a thread, and as a process."""
 
 import contextlib
+import io
 import socket
 import subprocess
 import sys
 import threading
 import time
+
+import numpy as np
+from PIL import Image
+
+PREDICT = "/v1/models/galip:predict"
+
+
+class Model:
+    """Draws 2x2 pixels: length of the prompt, seed, truncation."""
+
+    def __init__(self):
+        self.batches = []
+        self.is_drawing = False
+        self.release = threading.Event()
+        self.release.set()
+
+    def generate(self, inputs, seed=None, truncation=1.0):
+        self.is_drawing = True
+        self.release.wait(10)
+        self.is_drawing = False
+        self.batches.append(list(zip(inputs, seed)))
+        if "break" in inputs:
+            raise RuntimeError("/secret/path")
+        pixels = [(len(x), s % 256, 10 * truncation) for x, s in zip(inputs, seed)]
+        return np.array([np.full((2, 2, 3), p) for p in pixels], "uint8")
+
+    def embed(self, inputs):
+        return np.array([[len(x)] for x in inputs], "float32")
+
+    def decode(self, noise, text_embeddings):
+        self.batches.append(text_embeddings.tolist())
+        return np.stack([np.full((2, 2, 3), x, "uint8") for x in text_embeddings])
+
+    latent_dim = 4
 
 
 @contextlib.contextmanager
@@ -59,3 +94,14 @@ def is_up(url):
         return httpx.get(url).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def wait_until_ready(client):
+    deadline = time.monotonic() + 20
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def pixel(png):
+    return Image.open(io.BytesIO(png)).getpixel((0, 0))

@@ -6,8 +6,8 @@ import pytest
 from keras.ops import convert_to_numpy
 
 from galip_keras import GALIP, FrozenCLIP, GALIPTextToImage, MateD, MateG
-from galip_keras.clip import random_clip
-from galip_keras.text_to_image import ARCHITECTURES
+from galip_keras.models.architectures import ARCHITECTURES
+from galip_keras.models.random_clip import random_clip
 
 CLIP = {
     "image_size": 32,

@@ -14,9 +14,12 @@ from classifier import read
 from evaluate import followed, frechet, generate, to_json
 from keras import ops
 
-from galip_keras import FrozenCLIP, datasets, loading, text_to_image, training
-from galip_keras.callbacks import say
+from galip_keras import FrozenCLIP, datasets
+from galip_keras.console import say
 from galip_keras.metrics import classifier
+from galip_keras.models import text_to_image
+from galip_keras.presets import loading
+from galip_keras.training import run as training
 
 FIGURES = Path(__file__).with_suffix(".json")
 

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from galip_keras.datasets import birds, pipeline
+from galip_keras.datasets import pipeline
+from galip_keras.datasets.toybirds import birds
 
 SIZE = 64
 _STORED = 76  # pictures are stored at twice this size

@@ -18,9 +18,9 @@ from birds import SIZE, labels, load, middle, to_unit
 from keras import layers
 
 from galip_keras import datasets
-from galip_keras.callbacks import say
-from galip_keras.datasets.birds import ATTRIBUTES, bird
-from galip_keras.datasets.drawing import draw
+from galip_keras.console import say
+from galip_keras.datasets.toybirds.birds import ATTRIBUTES, bird
+from galip_keras.datasets.toybirds.drawing import draw
 from galip_keras.metrics.classifier import FILE, build, features
 
 # Birds with the pairs that training never shows, as many as there would be by chance.

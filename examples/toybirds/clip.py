@@ -29,13 +29,14 @@ from evaluate import embed_captions, embed_images
 from keras import layers, ops
 
 from galip_keras import FrozenCLIP, backend, datasets
-from galip_keras.callbacks import say
-from galip_keras.clip import byte_pair_tokenizer, random_clip
+from galip_keras.console import say
 from galip_keras.datasets import pipeline
-from galip_keras.datasets.birds import ATTRIBUTES, captions, is_held_out
-from galip_keras.datasets.drawing import draw
+from galip_keras.datasets.toybirds.birds import ATTRIBUTES, captions, is_held_out
+from galip_keras.datasets.toybirds.drawing import draw
 from galip_keras.metrics import r_precision
-from galip_keras.text_to_image import ARCHITECTURES, GALIPTextToImagePreprocessor
+from galip_keras.models.architectures import ARCHITECTURES
+from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
+from galip_keras.models.random_clip import byte_pair_tokenizer, random_clip
 
 SIZES = ARCHITECTURES["galip_small"]["random_clip"]
 # Factors of the first weights, much as in OpenAI's CLIP. Without them the embedding of

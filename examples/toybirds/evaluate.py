@@ -12,10 +12,10 @@ from birds import SIZE, labels, load, middle, named_colors, to_unit
 from classifier import read
 
 from galip_keras import datasets
-from galip_keras.datasets.birds import ATTRIBUTES, COLORS, Bird
-from galip_keras.datasets.drawing import draw
-from galip_keras.loading import load_model
+from galip_keras.datasets.toybirds.birds import ATTRIBUTES, COLORS, Bird
+from galip_keras.datasets.toybirds.drawing import draw
 from galip_keras.metrics import classifier, diversity, frechet_distance, r_precision
+from galip_keras.presets.loading import load_model
 
 COUNT = 2000
 GROUP = 100  # pictures at a time

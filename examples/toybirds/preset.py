@@ -13,12 +13,14 @@ from pathlib import Path
 import click
 from evaluate import figures, to_json
 
-from galip_keras import card, datasets
-from galip_keras.checkpoints import write_folder
+from galip_keras import datasets
 from galip_keras.datasets.pipeline import num_examples
-from galip_keras.loading import describe, find_preset, halve, load_model
+from galip_keras.files import write_folder
 from galip_keras.metrics import classifier
-from galip_keras.text_to_image import preset_folder
+from galip_keras.models.architectures import preset_folder
+from galip_keras.presets import card
+from galip_keras.presets.loading import describe, find_preset, halve, load_model
+from galip_keras.training.run import origin_of
 
 FIGURES = Path(__file__).with_name("figures.json")
 
@@ -102,7 +104,7 @@ def main(run, data_dir):
             "figures": table(measured),
         }
         data = {"pictures": num_examples(builder)}
-        origin = card.of_training(run, config, data, facts["steps"])
+        origin = origin_of(run, config, data, facts["steps"])
         (folder / card.ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
         (folder / card.CARD).write_text(CARD.format(**facts))
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from galip_keras import datasets
 from galip_keras.datasets.pipeline import fixed_pictures
-from galip_keras.evaluation import draw_curves
-from galip_keras.grid import image_grid
+from galip_keras.images import image_grid
+from galip_keras.metrics.report import draw_curves
 
 COLUMNS = 4
 

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from galip_keras.datasets import archives, records
-from galip_keras.datasets.pictures import PictureError
+from galip_keras.datasets.images import PictureError
 from galip_keras.datasets.records import Record
 
 _CAPTION_KEYS = ("captions", "caption", "text", "texts", "sentences", "sentence")

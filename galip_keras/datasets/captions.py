@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from galip_keras.datasets import archives
-from galip_keras.datasets.pictures import PictureError
+from galip_keras.datasets.images import PictureError
 
 _TEXT = re.compile(r"(?:^|/)(\d+\.[^/]+/[^/.][^/]*)\.txt$")
 _NESTED = re.compile(r"(?:^|/)text[^/]*\.zip$")

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from galip_keras.datasets import archives, records
-from galip_keras.datasets.pictures import PictureError, Source
+from galip_keras.datasets.images import PictureError, Source
 from galip_keras.datasets.records import Record
 
 # Our names of the splits to those of the zips and of the annotations.

@@ -21,7 +21,7 @@ from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from galip_keras.datasets import archives, captions, records
 from galip_keras.datasets.captions import Attributes, Captions
-from galip_keras.datasets.pictures import Box, PictureError
+from galip_keras.datasets.images import Box, PictureError
 from galip_keras.datasets.records import Record
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1"

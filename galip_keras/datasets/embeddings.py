@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from galip_keras.clip import FrozenCLIP
 from galip_keras.datasets import pipeline
+from galip_keras.models.clip import FrozenCLIP
 
 _INDEX = "index.json"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from galip_keras.datasets import metadata
-from galip_keras.datasets.pictures import SUFFIXES
+from galip_keras.datasets.images import SUFFIXES
 from galip_keras.datasets.records import Record, Skipped
 
 _SPLITS = {

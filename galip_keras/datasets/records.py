@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from galip_keras.datasets import summary
-from galip_keras.datasets.pictures import Box, PictureError, Source, to_jpeg
+from galip_keras.datasets.images import Box, PictureError, Source, to_jpeg
 
 # Pictures in flight. It bounds the memory taken, whatever the size of the data set.
 _CHUNK = 64

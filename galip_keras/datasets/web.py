@@ -37,7 +37,7 @@ from etils import epath
 from google.protobuf.message import DecodeError
 
 from galip_keras.datasets import records
-from galip_keras.datasets.pictures import SUFFIXES, PictureError
+from galip_keras.datasets.images import SUFFIXES, PictureError
 from galip_keras.datasets.records import Record
 
 _ABOUT = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 from keras import layers
 
-from galip_keras.datasets.birds import ATTRIBUTES
+from galip_keras.datasets.toybirds.birds import ATTRIBUTES
 
 SIZE = 64
 FEATURES = 128

@@ -12,9 +12,10 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from galip_keras.clip import FrozenCLIP, first_words, load_clip
+from galip_keras.console import first_words
+from galip_keras.convert.pytorch import read_state
 from galip_keras.metrics import classifier, inception
-from galip_keras.pytorch import read_state
+from galip_keras.models.clip import FrozenCLIP, load_clip
 
 # What `features` takes, and for whom.
 FEATURES = {
@@ -129,7 +130,7 @@ def of_preset(source):
     """The embeddings of a CLIP preset, pictures prepared as for CLIP.
 
     Args:
-        source: string. As for `galip_keras.clip.load_clip`.
+        source: string. As for `galip_keras.models.clip.load_clip`.
 
     Returns:
         An `Extractor`, the `galip_keras.FrozenCLIP`, and the tokenizer.

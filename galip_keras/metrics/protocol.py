@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from galip_keras.metrics import distances
-from galip_keras.metrics.pictures import padded_parts
+from galip_keras.metrics.images import padded_parts
 from galip_keras.metrics.statistics import KEPT, Statistics
 
 # By name: the least number of pictures that it takes, and what it tells.

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from galip_keras.philox import noise
+from galip_keras.models.noise import noise
 
 
 class Drawer:

@@ -7,7 +7,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from galip_keras.datasets.birds import (
+from galip_keras.datasets.toybirds.birds import (
     ATTRIBUTES,
     COLORS,
     HELD_OUT,
@@ -16,7 +16,7 @@ from galip_keras.datasets.birds import (
     captions,
     is_held_out,
 )
-from galip_keras.datasets.drawing import draw
+from galip_keras.datasets.toybirds.drawing import draw
 
 # Drawing has nothing to do with the backend: once is enough.
 pytestmark = pytest.mark.backend("tensorflow")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galip_keras.datasets.pictures import PictureError, to_jpeg
+from galip_keras.datasets.images import PictureError, to_jpeg
 
 # Reading pictures has nothing to do with the backend: once is enough.
 pytestmark = pytest.mark.backend("tensorflow")

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galip_keras.datasets import birds, pipeline, prepare, toybirds
-from galip_keras.datasets.drawing import draw
+from galip_keras.datasets import pipeline, prepare
 from galip_keras.datasets.sheet import contact_sheet
+from galip_keras.datasets.toybirds import birds
+from galip_keras.datasets.toybirds import builder as toybirds
+from galip_keras.datasets.toybirds.drawing import draw
 
 pytestmark = pytest.mark.backend("tensorflow")
 

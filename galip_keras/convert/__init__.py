@@ -1,0 +1,1 @@
+"""The authors', OpenAI's and Hugging Face's weights as presets."""

@@ -1,0 +1,190 @@
+"""OpenAI's CLIP weights and vocabulary."""
+
+import gzip
+import os
+
+import keras_hub
+import numpy as np
+
+from galip_keras.convert.pytorch import read_state
+from galip_keras.convert.tensors import (
+    Tensors,
+    assign,
+    assign_dense,
+    assign_norm,
+    check_empty,
+    without_module,
+)
+from galip_keras.models.clip import load_clip
+from galip_keras.models.random_clip import byte_pair_tokenizer
+
+# The head size of every CLIP that OpenAI published; no tensor's shape tells it.
+_HEAD_DIM = 64
+
+
+def clip_from_state(state):
+    """Builds a CLIP from OpenAI's weights.
+
+    Args:
+        state: dict of NumPy arrays by OpenAI's names (`visual.conv1.weight`, ...).
+
+    Returns:
+        A `keras_hub.models.CLIPBackbone`.
+
+    Raises:
+        ValueError: where a tensor is missing, left over or of the wrong shape.
+    """
+    tensors = Tensors(dict(state))
+    clip = _empty_clip(tensors)
+    load_vision(clip.vision_encoder, tensors.under("visual."))
+    assign_norm(clip.vision_encoder.layer_norm, tensors.under("visual.ln_post."))
+    assign(clip.vision_projection.kernel, tensors.take("visual.proj"))
+    text = clip.text_encoder
+    assign(
+        text.embedding.token_embedding.embeddings,
+        tensors.take("token_embedding.weight"),
+    )
+    assign(
+        text.embedding.position_embedding.position_embeddings,
+        tensors.take("positional_embedding"),
+    )
+    _load_transformer(text, tensors.under("transformer."))
+    assign_norm(text.layer_norm, tensors.under("ln_final."))
+    assign(clip.text_projection.kernel, tensors.take("text_projection"))
+    assign(clip.clip_head.logit_scale, tensors.take("logit_scale"))
+    # Facts about the architecture that OpenAI's archives carry beside the weights.
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        tensors.tensors.pop(name, None)
+    check_empty(tensors)
+    return clip
+
+
+def _empty_clip(tensors):
+    hidden_dim, _, patch_size, _ = tensors.shape("visual.conv1.weight")
+    grid_size = round((tensors.shape("visual.positional_embedding")[0] - 1) ** 0.5)
+    vocabulary_size, text_dim = tensors.shape("token_embedding.weight")
+    vision_encoder = keras_hub.models.CLIPVisionEncoder(
+        patch_size=patch_size,
+        hidden_dim=hidden_dim,
+        num_layers=tensors.count(r"visual\.transformer\.resblocks\.(\d+)\."),
+        num_heads=hidden_dim // _HEAD_DIM,
+        intermediate_dim=4 * hidden_dim,
+        image_shape=(grid_size * patch_size, grid_size * patch_size, 3),
+        data_format="channels_last",
+        name="vision_encoder",
+    )
+    text_encoder = keras_hub.models.CLIPTextEncoder(
+        vocabulary_size=vocabulary_size,
+        embedding_dim=text_dim,
+        hidden_dim=text_dim,
+        num_layers=tensors.count(r"transformer\.resblocks\.(\d+)\."),
+        num_heads=text_dim // _HEAD_DIM,
+        intermediate_dim=4 * text_dim,
+        max_sequence_length=tensors.shape("positional_embedding")[0],
+        name="text_encoder",
+    )
+    return keras_hub.models.CLIPBackbone(
+        vision_encoder, text_encoder, tensors.shape("text_projection")[1]
+    )
+
+
+def load_vision(encoder, tensors):
+    """Everything that the generator's CLIP-ViT has too: no post norm, no projection."""
+    embedding = encoder.embedding
+    kernel = tensors.take("conv1.weight").transpose(2, 3, 1, 0)
+    assign(embedding.patch_embedding.kernel, kernel)
+    assign(embedding.class_embedding, tensors.take("class_embedding"))
+    positions = tensors.take("positional_embedding")
+    assign(embedding.position_embedding.embeddings, positions)
+    embedding.position_ids.assign(np.arange(len(positions))[None])
+    assign_norm(encoder.pre_layer_norm, tensors.under("ln_pre."))
+    _load_transformer(encoder, tensors.under("transformer."))
+
+
+def _load_transformer(encoder, tensors):
+    for i, block in enumerate(encoder.encoder_layers):
+        source = tensors.under(f"resblocks.{i}.")
+        assign_norm(block.layer_norm_1, source.under("ln_1."))
+        _load_attention(block.attention, source.under("attn."))
+        assign_norm(block.layer_norm_2, source.under("ln_2."))
+        assign_dense(block.dense_1, source.under("mlp.c_fc."))
+        assign_dense(block.dense_2, source.under("mlp.c_proj."))
+
+
+def _load_attention(attention, tensors):
+    kernels = np.split(tensors.take("in_proj_weight"), 3)
+    biases = np.split(tensors.take("in_proj_bias"), 3)
+    layers = (attention.query_dense, attention.key_dense, attention.value_dense)
+    for layer, kernel, bias in zip(layers, kernels, biases):
+        assign(layer.kernel, kernel.T.reshape(layer.kernel.shape))
+        assign(layer.bias, bias.reshape(layer.bias.shape))
+    layer = attention.output_dense
+    kernel = tensors.take("out_proj.weight").T.reshape(layer.kernel.shape)
+    assign(layer.kernel, kernel)
+    assign(layer.bias, tensors.take("out_proj.bias"))
+
+
+def read_vocabulary(path, vocabulary_size=49408):
+    """Reads OpenAI's `bpe_simple_vocab_16e6.txt.gz`.
+
+    Args:
+        path: string. The file of byte-pair merges.
+        vocabulary_size: int. Tokens of the CLIP; the file holds more merges than it
+            uses.
+
+    Returns:
+        A `keras_hub.models.CLIPTokenizer`.
+
+    Raises:
+        ValueError: where the file is something else or too short.
+    """
+    # The rest are 256 bytes, the same at the end of a word, start and end of the text.
+    num_merges = vocabulary_size - 2 * 256 - 2
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            merges = file.read().split("\n")[1 : num_merges + 1]
+    except (gzip.BadGzipFile, UnicodeDecodeError, EOFError) as error:
+        raise ValueError(f"{path} is no gzip file of byte-pair merges.") from error
+    if len(merges) < num_merges or any(m.count(" ") != 1 for m in merges):
+        raise ValueError(
+            f"{path} does not hold the {num_merges} byte-pair merges of this CLIP."
+        )
+    return byte_pair_tokenizer(merges)
+
+
+def clip_state(state):
+    """Weights of CLIP by OpenAI's names, of whoever's file; all else as it is."""
+    if not isinstance(state, dict):
+        return {}
+    found = state.get("state_dict", state)
+    found = without_module(found) if isinstance(found, dict) else {}
+    # open_clip's text towers of their own.
+    found = {name.removeprefix("text."): value for name, value in found.items()}
+    return found if is_clip(found) else state
+
+
+def is_clip(state):
+    return "visual.conv1.weight" in state
+
+
+def load_any_clip(source, vocabulary):
+    if not os.path.isfile(source):
+        return load_clip(source)
+    state = clip_state(read_state(source, lazy=True))
+    if not is_clip(state):
+        raise ValueError(f"{source} holds no weights of CLIP by OpenAI's names.")
+    backbone = clip_from_state(state)
+    return backbone, clip_tokenizer(backbone, vocabulary)
+
+
+def clip_tokenizer(backbone, vocabulary):
+    if vocabulary is not None:
+        return read_vocabulary(vocabulary, backbone.text_encoder.vocabulary_size)
+    try:
+        # All of OpenAI's CLIPs share one vocabulary.
+        return keras_hub.models.CLIPTokenizer.from_preset("clip_vit_base_patch32")
+    except Exception as error:
+        raise ValueError(
+            "A file of CLIP weights has no vocabulary, and keras-hub's could not be "
+            "downloaded. Give OpenAI's bpe_simple_vocab_16e6.txt.gz with --vocabulary."
+        ) from error

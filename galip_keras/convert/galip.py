@@ -1,0 +1,276 @@
+"""The authors' PyTorch checkpoints and OpenAI's CLIP weights, as Keras models.
+
+This is the only place that knows their names. Everything goes through `Tensors`, which
+hands out each tensor once and in the end must be empty: nothing is loaded twice,
+nothing is forgotten.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from galip_keras import __version__
+from galip_keras.convert.clip import (
+    clip_from_state,
+    clip_state,
+    clip_tokenizer,
+    is_clip,
+    load_any_clip,
+    load_vision,
+)
+from galip_keras.convert.pytorch import read_state
+from galip_keras.convert.tensors import (
+    Tensors,
+    assign,
+    assign_conv,
+    assign_dense,
+    check_empty,
+    without_module,
+)
+from galip_keras.files import write_folder
+from galip_keras.models.backbone import GALIPBackbone
+from galip_keras.models.clip import FrozenCLIP
+from galip_keras.models.mate_d import MateD
+from galip_keras.models.mate_g import MateG
+from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
+from galip_keras.models.text_to_image import GALIPTextToImage
+from galip_keras.presets import card
+from galip_keras.presets.loading import DISCRIMINATOR, describe, halve
+
+# In the authors' generator the CLIP-ViT stands under this name.
+_VIT_PREFIX = "mapping.CLIP_ViT."
+
+
+def generator_from_state(state, clip):
+    """Builds the generator from the authors' `netG`.
+
+    The CLIP-ViT inside it comes from the checkpoint, text encoder and image embedding
+    from the CLIP given.
+
+    Args:
+        state: dict of NumPy arrays by the authors' names, with or without `module.`.
+        clip: the `keras_hub.models.CLIPBackbone` it was trained on. Its vision encoder
+            takes the checkpoint's values in place.
+
+    Returns:
+        A `galip_keras.MateG`.
+
+    Raises:
+        ValueError: where a tensor is missing, left over or of the wrong shape, or the
+            checkpoint stands on another CLIP.
+    """
+    tensors = Tensors(without_module(state))
+    vit = tensors.under(_VIT_PREFIX)
+    _check_same_clip(clip, vit)
+    load_vision(clip.vision_encoder, vit)
+    generator = _empty_generator(tensors, FrozenCLIP(clip))
+    predictor = generator.bridge_predictor
+    _load_code(predictor, tensors.under("fc_code."))
+    for i, block in enumerate(predictor.fusion_blocks):
+        source = tensors.under(f"mapping.FBlocks.{i}.")
+        assign_conv(block.conv_1, source.under("conv1."))
+        _load_fusion(block.fusion_1, source.under("fuse1."))
+        assign_conv(block.conv_2, source.under("conv2."))
+        _load_fusion(block.fusion_2, source.under("fuse2."))
+    assign_conv(predictor.conv, tensors.under("mapping.conv_fuse."))
+    assign_dense(generator.prompt_predictor.dense, tensors.under("mapping.fc_prompt."))
+    assign_conv(generator.conv, tensors.under("mapping.conv."))
+    for i, block in enumerate(generator.generator_blocks):
+        source = tensors.under(f"GBlocks.{i}.")
+        _load_fusion(block.fusion_1, source.under("fuse1."))
+        assign_conv(block.conv_1, source.under("c1."))
+        _load_fusion(block.fusion_2, source.under("fuse2."))
+        assign_conv(block.conv_2, source.under("c2."))
+        if block.shortcut is not None:
+            assign_conv(block.shortcut, source.under("c_sc."))
+    assign_conv(generator.to_rgb, tensors.under("to_rgb.1."))
+    check_empty(tensors)
+    return generator
+
+
+def _empty_generator(tensors, clip):
+    num_prompts = tensors.shape("mapping.fc_prompt.weight")[0] // clip.hidden_dim
+    return MateG(
+        clip,
+        latent_dim=tensors.shape("fc_code.weight")[1],
+        base_channels=tensors.shape("to_rgb.1.weight")[1],
+        bridge_channels=tensors.shape("mapping.conv_fuse.weight")[1],
+        prompt_layers=tuple(range(1, num_prompts + 1)),
+    )
+
+
+def _load_code(predictor, tensors):
+    """The authors' dense layer fills channels first, ours channels last."""
+    shape = (predictor.base_channels, predictor.grid_size, predictor.grid_size)
+    kernel = tensors.take("weight")
+    latent_dim = kernel.shape[1]
+    if kernel.shape[0] != np.prod(shape):
+        raise ValueError(f"fc_code.weight has the shape {kernel.shape}.")
+    kernel = kernel.reshape(*shape, latent_dim).transpose(1, 2, 0, 3)
+    assign(predictor.code.kernel, kernel.reshape(-1, latent_dim).T)
+    bias = tensors.take("bias").reshape(shape).transpose(1, 2, 0)
+    assign(predictor.code.bias, bias.reshape(-1))
+
+
+def _load_fusion(fusion, tensors):
+    perceptrons = [
+        tensors.under(f"affine{i}.fc_{name}.")
+        for i in (0, 1)
+        for name in ("gamma", "beta")
+    ]
+
+    def take(name):
+        return [p.take(name).T for p in perceptrons]
+
+    assign(fusion.hidden_kernel, np.concatenate(take("linear1.weight"), axis=-1))
+    assign(fusion.hidden_bias, np.concatenate(take("linear1.bias")))
+    assign(fusion.output_kernel, np.stack(take("linear2.weight")))
+    assign(fusion.output_bias, np.stack(take("linear2.bias")))
+
+
+def _check_same_clip(clip, vit):
+    embeddings = clip.vision_encoder.embedding.position_embedding.embeddings
+    ours = keras.ops.convert_to_numpy(embeddings)
+    theirs = vit.peek("positional_embedding")
+    # A copy in half precision differs by less than a thousandth of the largest value.
+    if ours.shape != theirs.shape or not np.allclose(
+        ours, theirs, rtol=0, atol=1e-2 * np.abs(theirs).max()
+    ):
+        raise ValueError(
+            "The checkpoint was trained on another CLIP than the one given. "
+            "Give the right one with `--clip`."
+        )
+
+
+def discriminator_from_state(extractor_state, head_state, clip):
+    """Builds the discriminator from the authors' `netD` and `netC`.
+
+    Args:
+        extractor_state: dict of NumPy arrays, `netD`.
+        head_state: dict of NumPy arrays, `netC`.
+        clip: the `galip_keras.FrozenCLIP` it was trained on.
+
+    Returns:
+        A `galip_keras.MateD`.
+
+    Raises:
+        ValueError: where a tensor is missing, left over or of the wrong shape.
+    """
+    tensors = Tensors(without_module(extractor_state))
+    head = Tensors(without_module(head_state))
+    discriminator = MateD.for_clip(
+        clip,
+        extractor_channels=tensors.shape("main.conv_r.0.weight")[0],
+        head_channels=head.shape("joint_conv.0.weight")[0],
+    )
+    for i, block in enumerate(discriminator.tap_blocks):
+        source = tensors.under(f"DBlocks.{i}.")
+        _load_discriminator_block(block, source)
+        assign(block.beta, source.take("beta").reshape(()))
+        # The authors' first blocks carry a 1x1 shortcut that no forward pass uses.
+        source.take("conv_s.weight")
+        source.take("conv_s.bias")
+    source = tensors.under("main.")
+    _load_discriminator_block(discriminator.narrow_block, source)
+    assign_conv(discriminator.narrow_block.shortcut, source.under("conv_s."))
+    assign_conv(discriminator.head_conv_1, head.under("joint_conv.0."))
+    assign_conv(discriminator.head_conv_2, head.under("joint_conv.2."))
+    check_empty(tensors)
+    check_empty(head)
+    return discriminator
+
+
+def _load_discriminator_block(block, tensors):
+    assign_conv(block.conv_1, tensors.under("conv_r.0."))
+    assign_conv(block.conv_2, tensors.under("conv_r.2."))
+    assign(block.gamma, tensors.take("gamma").reshape(()))
+
+
+def convert(checkpoint, out, clip="clip_vit_base_patch32", vocabulary=None, half=False):
+    """Converts a checkpoint of the authors, or of CLIP, to a preset folder.
+
+    Args:
+        checkpoint: string. A `.pth` file: the authors' (`netG`, and `netD` and `netC`
+            where present), or weights of CLIP by OpenAI's names, a state dict or
+            OpenAI's own TorchScript archive.
+        out: string. The folder to write; it must not exist yet. For GALIP a model card
+            stands in it, and the discriminator as `discriminator.weights.h5`.
+        clip: string. The CLIP that GALIP was trained on: a keras-hub preset, a preset
+            folder, or a file of OpenAI's weights (`ViT-B-32.pt`) or of open_clip's.
+        vocabulary: string. OpenAI's `bpe_simple_vocab_16e6.txt.gz`, where the CLIP
+            comes from a file of weights. Defaults to the tokenizer of keras-hub's
+            `clip_vit_base_patch32`.
+        half: bool. Whether to store the weights in half precision. They are computed
+            with in float32 as ever.
+
+    Returns:
+        The model written: a `GALIPTextToImage` or a `CLIPBackbone`.
+
+    Raises:
+        ValueError: where the file is something else; the line says what was found.
+        FileExistsError: where `out` exists.
+    """
+    if os.path.exists(out):
+        raise FileExistsError(f"{out} exists already. Choose another --out.")
+    state = clip_state(read_state(checkpoint, lazy=True))
+    if is_clip(state):
+        backbone = clip_from_state(state)
+        tokenizer = clip_tokenizer(backbone, vocabulary)
+        with write_folder(Path(out)) as folder:
+            backbone.save_to_preset(str(folder))
+            tokenizer.save_to_preset(str(folder))
+            if half:
+                halve(folder)
+        return backbone
+    networks = _networks(state, checkpoint)
+    backbone, tokenizer = load_any_clip(clip, vocabulary)
+    generator = generator_from_state(networks.pop("netG"), backbone)
+    preprocessor = GALIPTextToImagePreprocessor(tokenizer)
+    model = GALIPTextToImage(GALIPBackbone(generator), preprocessor)
+    with write_folder(Path(out)) as folder:
+        model.save_to_preset(str(folder))
+        if "netD" in networks and "netC" in networks:
+            discriminator = discriminator_from_state(
+                networks.pop("netD"), networks.pop("netC"), generator.clip
+            )
+            discriminator.save_weights(folder / DISCRIMINATOR)
+        card.write(folder, describe(model), _origin(checkpoint, out, clip, state))
+        if half:
+            halve(folder)
+    return model
+
+
+def _origin(checkpoint, out, clip, state):
+    epoch = state.get("epoch")
+    return {
+        "title": os.path.basename(os.path.abspath(out)),
+        "made": f"`{os.path.basename(checkpoint)}` of GALIP's authors"
+        f"{f', epoch {epoch}' if isinstance(epoch, int) else ''}, converted by "
+        f"galip-keras {__version__}. The file's SHA-256 is {sha256(checkpoint)}.",
+        "data": "See the authors' page of this checkpoint, "
+        "https://github.com/tobran/GALIP: the file does not tell.",
+        "clip": f"`{os.path.basename(clip)}`, its vision transformer from the file",
+        "figures": {},
+    }
+
+
+def sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _networks(state, path):
+    networks = state.get("model", state)
+    if not isinstance(networks, dict) or "netG" not in networks:
+        found = ", ".join(map(str, list(networks)[:5])) or "nothing by name"
+        raise ValueError(
+            f"{path} is no checkpoint of GALIP (model/netG) or CLIP "
+            f"(visual.conv1.weight): it holds {found}."
+        )
+    return dict(networks)

@@ -1,0 +1,1 @@
+"""Cartoon birds whose every attribute is known."""

@@ -1,0 +1,227 @@
+"""Models that `galip export` wrote, run by their own runtimes and without Keras."""
+
+import abc
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from galip_keras.models.noise import noise
+from galip_keras.models.prompts import clean
+
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+
+# By the format: the runtime, the package that brings it, and the ending of its files.
+FORMATS = {
+    "saved_model": ("tensorflow", "tensorflow", ""),
+    "litert": ("ai_edge_litert.interpreter", "ai-edge-litert", ".tflite"),
+    "onnx": ("onnxruntime", "onnxruntime", ".onnx"),
+    "openvino": ("openvino", "openvino", ".xml"),
+}
+
+_CORES = os.cpu_count() or 1
+
+
+def is_exported(folder):
+    """Whether a folder is one that `galip export` wrote."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def load(folder):
+    """Loads an exported model.
+
+    Args:
+        folder: path.
+
+    Returns:
+        An `Exported`.
+
+    Raises:
+        ValueError: where the folder holds none, or its runtime is missing.
+    """
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        module, package, _ = FORMATS[manifest["format"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} holds no exported model") from error
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"{folder} needs {package}: pip install {package}") from error
+    kind = SavedModel if manifest["format"] == "saved_model" else Parts
+    return kind(folder, manifest)
+
+
+class Exported(abc.ABC):
+    """Pictures from prompts, by a runtime.
+
+    Attributes:
+        manifest: dict. What `galip export` wrote of it.
+    """
+
+    def __init__(self, folder, manifest):
+        self.manifest = manifest
+        self.latent_dim = manifest["latent_dim"]
+        self._tokenize = _tokenizer(folder, manifest["sequence_length"])
+
+    def generate(self, inputs, seed=None, truncation=1.0):
+        """Makes pictures.
+
+        Args:
+            inputs: list of strings. A prompt a picture.
+            seed: int, or a sequence of ints, one a picture. Picture i of a single seed
+                uses `seed + i`. Drawn at random by default.
+            truncation: float, at least 0. Factor of the noise.
+
+        Returns:
+            A uint8 array `(len(inputs), image_size, image_size, 3)`.
+        """
+        if seed is None:
+            seed = int(np.random.default_rng().integers(2**32))
+        seeds = [seed + i for i in range(len(inputs))] if np.ndim(seed) == 0 else seed
+        latents = noise(seeds, self.latent_dim) * np.float32(truncation)
+        return self.decode(latents, self.embed(inputs))
+
+    def embed(self, prompts):
+        """Sentence embeddings, a float32 array `(len(prompts), embedding_dim)`."""
+        return np.asarray(self._encode(token_ids=self._tokenize(prompts)))
+
+    @abc.abstractmethod
+    def decode(self, noise, text_embeddings):
+        """Makes pictures of noise and sentence embeddings.
+
+        Args:
+            noise: float array `(batch_size, latent_dim)`.
+            text_embeddings: float array `(batch_size, embedding_dim)`.
+
+        Returns:
+            A uint8 array `(batch_size, image_size, image_size, 3)`.
+        """
+
+
+class Parts(Exported):
+    """Text encoder and generator, a file each."""
+
+    def __init__(self, folder, manifest):
+        super().__init__(folder, manifest)
+        ending = FORMATS[manifest["format"]][2]
+        run = {"litert": _litert, "onnx": _onnx, "openvino": _openvino}
+        self._encode, self._generate = (
+            run[manifest["format"]](str(folder / f"{part}{ending}"))
+            for part in ("text_encoder", "generator")
+        )
+
+    def decode(self, noise, text_embeddings):
+        images = self._generate(noise=noise, text_embedding=text_embeddings)
+        # As `GALIPTextToImage.generate` rounds them.
+        images = np.clip((np.asarray(images) + 1) / 2, 0, 1)
+        return np.round(images * 255).astype("uint8")
+
+
+class SavedModel(Exported):
+    """A SavedModel, which has tokenizer and noise inside, too."""
+
+    def __init__(self, folder, manifest):
+        super().__init__(folder, manifest)
+        import tensorflow as tf
+        import tensorflow_text  # noqa: F401, its ops
+
+        self._model = tf.saved_model.load(str(folder))
+        self._encode = self._model.encode
+        self._sizes = set()
+
+    def decode(self, noise, text_embeddings):
+        decode = self._model.decode
+        # Compiling takes seconds, for each size of batch: it pays from the second on.
+        if len(noise) in self._sizes:
+            decode = getattr(self._model, "decode_compiled", decode)
+        self._sizes.add(len(noise))
+        return decode(noise, text_embeddings).numpy()
+
+    def serve(self, prompts, seeds):
+        """Pictures by the signature that TensorFlow Serving uses."""
+        import tensorflow as tf
+
+        files = self._model.signatures["serving_default"](
+            prompt=tf.constant(prompts), seed=tf.constant(seeds, tf.int64)
+        )["image_bytes"]
+        return np.stack([tf.io.decode_png(file).numpy() for file in files])
+
+
+def _tokenizer(folder, sequence_length):
+    """What maps prompts to token ids `(len(prompts), sequence_length)`."""
+    import tokenizers
+
+    found = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
+    start, end = (found.token_to_id(f"<|{name}oftext|>") for name in ("start", "end"))
+
+    def tokenize(prompts):
+        ids = np.zeros((len(prompts), sequence_length), "int32")
+        for row, encoding in zip(ids, found.encode_batch(clean(list(prompts)))):
+            tokens = [start, *encoding.ids[: sequence_length - 2], end]
+            row[: len(tokens)] = tokens
+        return ids
+
+    return tokenize
+
+
+def _litert(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(path, num_threads=_CORES).get_signature_runner()
+
+    def call(**inputs):
+        (output,) = run(**inputs).values()
+        return output
+
+    return call
+
+
+def _onnx(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda **inputs: session.run(None, inputs)[0]
+
+
+def _openvino(path):
+    import openvino
+
+    # Newer CPUs would compute in bfloat16 by themselves.
+    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    model = openvino.Core().compile_model(path, "CPU", options)
+    return lambda **inputs: model(inputs)[0]
+
+
+def compare(folder, expected):
+    """Runs an exported model beside the pictures in a file; prints JSON."""
+    start = time.perf_counter()
+    model = load(folder)
+    loaded = time.perf_counter() - start
+    with np.load(expected, allow_pickle=False) as file:
+        prompts, seeds = file["prompts"].tolist(), file["seeds"].tolist()
+        embeddings, images = file["embeddings"], file["images"].astype("float64")
+    # Twice: what is compiled is so when a size of batch comes again.
+    ours = [model.generate(prompts, seeds) for _ in range(2)]
+    if isinstance(model, SavedModel):
+        ours.append(model.serve(clean(prompts), seeds))
+    ours = np.array(ours, "float64")
+    error = np.mean((ours - images) ** 2)
+    result = {
+        "embedding_difference": float(np.abs(model.embed(prompts) - embeddings).max()),
+        "pixel_difference": float(np.abs(ours - images).max()),
+        # Of pictures that are the same it would be infinite.
+        "psnr": float(10 * np.log10(255**2 / max(error, 1e-6))),
+        "seconds_to_load": round(loaded, 2),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    compare(*sys.argv[1:])

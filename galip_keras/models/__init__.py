@@ -1,0 +1,1 @@
+"""The networks, their losses and the training step, as Keras classes."""

@@ -1,0 +1,80 @@
+"""GALIP as a keras-hub backbone: token ids and noise to an image."""
+
+import keras
+from keras_hub.models import Backbone
+
+from galip_keras.models.architectures import (
+    ARCHITECTURES,
+    build_generator,
+    preset_folder,
+)
+
+
+@keras.saving.register_keras_serializable(package="galip_keras")
+class GALIPBackbone(Backbone):
+    """Token ids and noise to an image: CLIP's text encoder and Mate-G, functional.
+
+    Args:
+        generator: a `galip_keras.MateG`. It brings the frozen CLIP.
+        dtype: string or `keras.DTypePolicy`. Defaults to the generator's.
+        name: string.
+        **kwargs: other keyword arguments of `keras_hub.models.Backbone`.
+
+    Call arguments:
+        inputs: dict with `"token_ids"`, an int tensor `(batch_size, sequence_length)`,
+            and `"noise"`, a float tensor `(batch_size, latent_dim)`.
+
+    Returns:
+        Images, a float32 tensor `(batch_size, image_size, image_size, 3)`, around
+        [-1, 1] but not clipped to it.
+
+    Example:
+
+    ```python
+    backbone = galip_keras.GALIPBackbone.from_preset("toybirds")
+    inputs = {"token_ids": np.ones((1, 77), "int32"), "noise": np.zeros((1, 100))}
+    backbone(inputs)  # (1, 64, 64, 3)
+    ```
+    """
+
+    def __init__(self, generator, dtype=None, name=None, **kwargs):
+        # === Layers ===
+        self.generator = generator
+        self.clip = generator.clip
+
+        # === Functional Model ===
+        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+        noise_input = keras.Input((generator.latent_dim,), name="noise")
+        images = generator(noise_input, self.clip.embed_text(token_ids))
+        super().__init__(
+            inputs={"token_ids": token_ids, "noise": noise_input},
+            outputs=images,
+            dtype=dtype or generator.dtype_policy,
+            name=name,
+            **kwargs,
+        )
+        # `trainable=True` of a saved config has just unfrozen everything inside.
+        self.clip.trainable = False
+
+    @property
+    def latent_shape(self):
+        """`(None, latent_dim)`, the shape of the noise."""
+        return (None, self.generator.latent_dim)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update({"generator": keras.layers.serialize(self.generator)})
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config, generator=keras.layers.deserialize(config["generator"]))
+        return super().from_config(config)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """As in keras-hub, and for the names in `BUNDLED` and `ARCHITECTURES`."""
+        if preset in ARCHITECTURES:
+            generator, _ = build_generator(preset, **kwargs)
+            return cls(generator)
+        return super().from_preset(preset_folder(preset), load_weights, **kwargs)

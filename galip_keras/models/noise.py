@@ -1,0 +1,88 @@
+"""The noise of GALIP: one seed an image, the same on every backend and runtime."""
+
+import ctypes
+import functools
+
+import numpy as np
+
+# Philox 4x32 with ten rounds, of Salmon et al., Parallel Random Numbers: As Easy as 1,
+# 2, 3 (2011), and the key by which TensorFlow scrambles a seed.
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_SCRAMBLE = (0x3EC8F720, 0x02461E29)
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+def noise(seeds, latent_dim):
+    """Draws the noise of images, each from a seed of its own.
+
+    Args:
+        seeds: sequence of ints, from 0 to 2**63 - 1.
+        latent_dim: int. Size of the noise of an image.
+
+    Returns:
+        A float32 array `(len(seeds), latent_dim)`, standard normal. Row i is what
+        `tf.random.stateless_normal` draws by the Philox algorithm from the pair
+        (seeds[i], 0), whatever the backend.
+
+    Example:
+
+    ```python
+    galip_keras.noise([0, 1], latent_dim=100)  # (2, 100)
+    ```
+    """
+    seeds = np.asarray(seeds, "uint64")[:, None]
+    zeros = np.zeros_like(seeds)
+    mixed = _philox([seeds & _LOW, seeds >> _HALF, zeros, zeros], _SCRAMBLE)
+    count = np.arange(-(-latent_dim // 4), dtype="uint64")[None]
+    words = _philox([count + zeros, 0 * count + zeros, *mixed[2:]], mixed[:2])
+    # The lower 23 bits as the fraction of a number in [1, 2).
+    uniform = [
+        ((word & np.uint64(0x7FFFFF)).astype("uint32") | np.uint32(0x3F800000)).view(
+            "float32"
+        )
+        - np.float32(1)
+        for word in words
+    ]
+    pairs = []
+    # Box-Muller.
+    for first, second in (uniform[:2], uniform[2:]):
+        log = _float32("log")(np.maximum(first, np.float32(1e-7)))
+        radius = np.sqrt(np.float32(-2) * log)
+        angle = (2 * np.pi * second.astype("float64")).astype("float32")
+        pairs += [_float32("sin")(angle) * radius, _float32("cos")(angle) * radius]
+    return np.stack(pairs, -1).reshape(len(seeds), -1)[:, :latent_dim]
+
+
+@functools.cache
+def _float32(name):
+    """A float32 function of arrays, rounded as the C library does for TensorFlow.
+
+    NumPy's own are off by several units in the last place, which can show in a pixel.
+    """
+    try:
+        function = getattr(ctypes.CDLL(None), f"{name}f")
+    except (AttributeError, OSError, TypeError):
+        # Windows. In double precision nearly all values round to the same.
+        return lambda x: getattr(np, name)(x.astype("float64")).astype("float32")
+    function.argtypes, function.restype = [ctypes.c_float], ctypes.c_float
+    return lambda x: np.reshape(
+        np.fromiter(map(function, x.ravel().tolist()), "float32", x.size), x.shape
+    )
+
+
+def _philox(counter, key):
+    counter = [np.asarray(word, "uint64") for word in counter]
+    key = [np.asarray(word, "uint64") for word in key]
+    for _ in range(_ROUNDS):
+        first, second = (c * np.uint64(m) for c, m in zip(counter[::2], _MULTIPLIERS))
+        counter = [
+            (second >> _HALF) ^ counter[1] ^ key[0],
+            second & _LOW,
+            (first >> _HALF) ^ counter[3] ^ key[1],
+            first & _LOW,
+        ]
+        key = [(k + np.uint64(i)) & _LOW for k, i in zip(key, _INCREMENTS)]
+    return counter

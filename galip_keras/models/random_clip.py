@@ -1,0 +1,99 @@
+"""Small CLIPs of random weights, and their tokenizers."""
+
+import keras_hub
+import numpy as np
+import tokenizers
+
+
+def random_clip(
+    image_size=224,
+    patch_size=32,
+    hidden_dim=768,
+    num_layers=12,
+    num_heads=12,
+    embedding_dim=512,
+    text_hidden_dim=512,
+    text_num_layers=12,
+    text_num_heads=8,
+    seed=0,
+    dtype=None,
+):
+    """A CLIP of random weights that knows nothing, for smoke tests.
+
+    The weights follow from the seed, the same on every backend. The tokenizer's
+    vocabulary is the single bytes.
+
+    Args:
+        image_size: int. Height and width of the images, in pixels.
+        patch_size: int. Height and width of a patch, in pixels.
+        hidden_dim: int. Channels of the vision transformer.
+        num_layers: int. Blocks of the vision transformer.
+        num_heads: int. Attention heads of the vision transformer.
+        embedding_dim: int. Size of the joint embedding.
+        text_hidden_dim: int. Channels of the text transformer.
+        text_num_layers: int. Blocks of the text transformer.
+        text_num_heads: int. Attention heads of the text transformer.
+        seed: int.
+        dtype: string or `keras.DTypePolicy`.
+
+    Returns:
+        A tuple of `keras_hub.models.CLIPBackbone` and `keras_hub.models.CLIPTokenizer`.
+    """
+    tokenizer = byte_tokenizer()
+    vision_encoder = keras_hub.models.CLIPVisionEncoder(
+        patch_size=patch_size,
+        hidden_dim=hidden_dim,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        intermediate_dim=4 * hidden_dim,
+        image_shape=(image_size, image_size, 3),
+        data_format="channels_last",
+        dtype=dtype,
+        name="vision_encoder",
+    )
+    text_encoder = keras_hub.models.CLIPTextEncoder(
+        vocabulary_size=tokenizer.vocabulary_size(),
+        embedding_dim=text_hidden_dim,
+        hidden_dim=text_hidden_dim,
+        num_layers=text_num_layers,
+        num_heads=text_num_heads,
+        intermediate_dim=4 * text_hidden_dim,
+        dtype=dtype,
+        name="text_encoder",
+    )
+    backbone = keras_hub.models.CLIPBackbone(
+        vision_encoder, text_encoder, embedding_dim, dtype=dtype
+    )
+    _randomize(backbone, np.random.default_rng(seed))
+    return backbone, tokenizer
+
+
+def _randomize(model, rng):
+    """Draws kernels with unit gain and embeddings of unit variance, in place."""
+    for weight in model.weights:
+        if weight.path.endswith("kernel"):
+            heads_last = weight.path.split("/")[-2] in ("query", "key", "value")
+            inputs = weight.shape[:1] if heads_last else weight.shape[:-1]
+            scale = np.prod(inputs) ** -0.5
+        elif weight.path.endswith(("embeddings", "class_embedding")):
+            scale = 1.0
+        else:
+            continue
+        weight.assign(scale * rng.standard_normal(weight.shape, dtype="float32"))
+
+
+def byte_tokenizer():
+    """A `keras_hub.models.CLIPTokenizer` whose vocabulary is the single bytes."""
+    # keras-hub's tokenizer cannot be without merges: the commonest pair of English.
+    return byte_pair_tokenizer(["t h"])
+
+
+def byte_pair_tokenizer(merges):
+    """A `keras_hub.models.CLIPTokenizer` of byte-pair merges, ids in OpenAI's order."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    words = [*alphabet, *(a + "</w>" for a in alphabet)]
+    words += [merge.replace(" ", "") for merge in merges]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    return keras_hub.models.CLIPTokenizer(
+        vocabulary={word: i for i, word in enumerate(words)}, merges=merges
+    )

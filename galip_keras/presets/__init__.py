@@ -1,0 +1,1 @@
+"""Trained models: found, loaded, described and shared."""

@@ -1,0 +1,1 @@
+"""Images from prompts, and what lies between them."""

@@ -1,0 +1,233 @@
+"""Models for production, by their own runtimes."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import venv
+from importlib.metadata import version
+
+import child
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from galip_keras import GALIPTextToImage, backend
+from galip_keras.export import runtimes as exported
+from galip_keras.export import writers as export
+
+# It is TensorFlow that exports, whatever trained the model.
+pytestmark = pytest.mark.backend("tensorflow")
+
+FORMATS = [
+    ("saved_model", None),
+    ("litert", None),
+    ("litert", "float16"),
+    ("litert", "int8"),
+    ("onnx", None),
+    ("openvino", None),
+]
+
+# Makes pictures in a process, and tells what it has imported.
+SAMPLE = """
+import sys
+from galip_cli.main import main
+try:
+    main(["sample", *sys.argv[1:]])
+finally:
+    print([m for m in ("keras", "tensorflow", "torch") if m in sys.modules])
+"""
+
+SERVE = """
+import sys
+import numpy as np
+import tensorflow as tf
+import tensorflow_text
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+prompts, seeds = ["a red bird", "an owl", "2 Tents"], [5, 2**40, 0]
+png = serve(prompt=tf.constant(prompts), seed=tf.constant(seeds, tf.int64))
+images = np.stack([tf.io.decode_png(x).numpy() for x in png["image_bytes"]])
+one = serve(prompt=tf.constant(prompts[1:2]), seed=tf.constant(seeds[1:2], tf.int64))
+assert one["image_bytes"].shape == (1,)
+np.save(sys.argv[2], images)
+"""
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    tiny.text_to_image(0.05).save_to_preset(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(preset):
+    return GALIPTextToImage.from_preset(str(preset))
+
+
+def differ(pictures, others):
+    return np.abs(np.asarray(pictures, int) - np.asarray(others, int)).max()
+
+
+@pytest.mark.parametrize(("file_format", "quantize"), FORMATS)
+def test_an_export_makes_the_same_pictures(
+    galip, preset, model, tmp_path, file_format, quantize
+):
+    out = tmp_path / "exported"
+    options = ["--quantize", quantize] if quantize else []
+    code, output, errors = galip(
+        "export", "--model", preset, "--format", file_format, "--out", out, *options
+    )
+    assert (code, output) == (0, f"{out}\n"), errors
+    assert "grey levels" in errors.splitlines()[-1]
+    manifest = json.loads((out / exported.MANIFEST).read_text())
+    assert manifest["format"] == file_format
+    assert manifest["image_size"] == 32
+    for name, facts in manifest["files"].items():
+        content = (out / name).read_bytes()
+        assert len(content) == facts["bytes"]
+        assert hashlib.sha256(content).hexdigest() == facts["sha256"]
+    result = child.run(
+        SAMPLE, "a red bird", "an owl's nest, 12 cafés &amp; 猫", "--model", out,
+        "--seeds", "3,9", "--out", tmp_path / "made", "--truncation", "0.8",
+    )  # fmt: skip
+    *paths, imported = result.stdout.splitlines()
+    assert imported == (
+        "['keras', 'tensorflow']" if file_format == "saved_model" else "[]"
+    )
+    expected = [
+        model.generate([prompt], seed=seed, truncation=0.8)[0]
+        for prompt in ("a red bird", "an owl's nest, 12 cafés &amp; 猫")
+        for seed in (3, 9)
+    ]
+    made = [np.asarray(Image.open(path)) for path in paths]
+    assert differ(made, expected) <= {None: 1, "float16": 3, "int8": 60}[quantize]
+    assert differ(made[0], made[2]) > 1
+
+
+def test_a_saved_model_takes_strings_and_gives_png(preset, model, tmp_path):
+    out = tmp_path / "exported"
+    export.export(model, out, "saved_model")
+    child.run(SERVE, out, tmp_path / "images.npy")
+    expected = model.generate(["a red bird", "an owl", "2 Tents"], seed=[5, 2**40, 0])
+    assert differ(np.load(tmp_path / "images.npy"), expected) <= 1
+    # Each weight is stored once.
+    stored = sum(path.stat().st_size for path in (out / "variables").iterdir())
+    weights = sum(4 * np.prod(v.shape) for v in model.backbone.variables)
+    assert stored < 1.2 * weights
+
+
+def test_what_xla_compiles_makes_the_same_pictures(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "jit_pays", lambda generator: True)
+    # Writing compares it, too.
+    export.export(model, tmp_path / "out", "saved_model")
+    loaded = exported.load(tmp_path / "out")
+    calls = []
+    compiled = loaded._model.decode_compiled
+    monkeypatch.setattr(
+        loaded._model, "decode_compiled",
+        lambda *args: calls.append(args) or compiled(*args),
+    )  # fmt: skip
+    found = [loaded.generate(["a red bird"] * 3, seed=5) for _ in range(3)]
+    assert len(calls) == 2
+    assert np.abs(np.subtract(found[0], found[1], dtype=int)).max() <= 1
+
+
+def test_what_came_out_wrong_leaves_nothing(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(export._PSNR, "int8", 500.0)
+    with pytest.raises(ValueError, match="what was written is another model"):
+        export.export(model, tmp_path / "out", "litert", "int8")
+    monkeypatch.setattr(export.subprocess, "run", lambda *_, **__: child_that_fails())
+    with pytest.raises(ValueError, match="does not run: no runtime"):
+        export.export(model, tmp_path / "out", "litert")
+    assert list(tmp_path.iterdir()) == []
+
+
+def child_that_fails():
+    return export.subprocess.CompletedProcess([], 1, "", "Traceback\nno runtime\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--format", "onnx", "--quantize", "int8"], "--quantize is for litert"),
+        (["--format", "nothing"], "'nothing' is not one of"),
+        (["--format", "onnx", "--model", "nowhere"], "unknown model 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(galip, tmp_path, args, words):
+    code, output, errors = galip("export", "--out", tmp_path / "out", *args)
+    assert code in (1, 2)
+    assert output == ""
+    assert errors.count("\n") == 1
+    assert words in errors
+
+
+def test_a_missing_runtime_is_one_line(galip, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, errors = galip("export", "--format", "onnx", "--out", tmp_path / "out")
+    assert code == 1
+    assert "pip install 'galip-keras[export]'" in errors
+
+
+def test_nothing_is_written_over(model, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FileExistsError, match="exists already"):
+        export.export(model, tmp_path / "out", "litert")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "word"}'])
+def test_a_damaged_manifest_is_refused(tmp_path, content):
+    (tmp_path / exported.MANIFEST).write_text(content)
+    with pytest.raises(ValueError, match="holds no exported model"):
+        exported.load(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_saved_model_needs_tensorflow_alone(model, tmp_path):
+    out = tmp_path / "exported"
+    export.export(model, out, "saved_model")
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    packages = [f"{x}=={version(x)}" for x in ("tensorflow", "tensorflow-text")]
+    run([python, "-m", "pip", "install", "-q", *packages], tmp_path)
+    run([python, "-c", SERVE, out, tmp_path / "images.npy"], tmp_path)
+    expected = model.generate(["a red bird", "an owl", "2 Tents"], seed=[5, 2**40, 0])
+    assert differ(np.load(tmp_path / "images.npy"), expected) <= 1
+    shown = run(
+        [tmp_path / "env" / "bin" / "saved_model_cli", "show", "--all", "--dir", out],
+        tmp_path,
+    )
+    for signature in ("serving_default", "generate", "embed"):
+        assert f"signature_def['{signature}']" in shown
+    # The tool by itself does not know the ops of tensorflow-text.
+    tool = (
+        "import tensorflow_text; "
+        "from tensorflow.python.tools.saved_model_cli import main; main()"
+    )
+    inputs = "prompt=[b'an owl'];seed=[3]"
+    run(
+        [python, "-c", tool, "run", "--dir", out, "--tag_set", "serve",
+         "--signature_def", "serving_default", "--input_exprs", inputs,
+         "--outdir", tmp_path],
+        tmp_path,
+    )  # fmt: skip
+    (png,) = np.load(tmp_path / "image_bytes.npy", allow_pickle=True)
+    drawn = np.asarray(Image.open(io.BytesIO(png)))
+    assert differ(drawn, model.generate(["an owl"], seed=[3])[0]) <= 1
+
+
+def run(command, folder):
+    # Nothing of this project, and nothing of where the tests run.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    result = subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout

@@ -1,0 +1,409 @@
+"""`galip evaluate`: what is measured, and what is told of it."""
+
+import functools
+import importlib.util
+import json
+
+import child
+import keras
+import numpy as np
+import pytest
+from drawn import draw_pictures
+from keras.ops import convert_to_numpy
+from PIL import Image
+
+from galip_keras import datasets, evaluate
+from galip_keras.datasets.pipeline import fixed_pictures
+from galip_keras.metrics import (
+    clip_score,
+    cmmd,
+    diversity,
+    features,
+    frechet_distance,
+    protocol,
+    r_precision,
+)
+from galip_keras.metrics.statistics import Statistics
+from galip_keras.presets.loading import load_model
+
+ALL = {"fid", "kid", "cmmd", "clip-score", "precision", "recall", "diversity"}
+
+pytestmark = pytest.mark.usefixtures("less_to_compile")
+
+# On the backend that compiles nothing: what is tested is the same on all.
+once = pytest.mark.backend("torch")
+
+
+@pytest.fixture(scope="module")
+def model(less_to_compile, tmp_path_factory):
+    """A preset: an architecture would have other weights each time."""
+    folder = tmp_path_factory.mktemp("model") / "preset"
+    load_model("galip_tiny").save_to_preset(str(folder))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def report(data, model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    return evaluate(model, **data, num_images=8, out=out), out
+
+
+@pytest.fixture
+def noise_pictures(tmp_path):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        pixels = rng.integers(0, 256, (40 + i, 30, 3), dtype="uint8")
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def values(report):
+    return {figure["metric"]: figure["value"] for figure in report["figures"]}
+
+
+def embed(network, images):
+    pixels = np.stack(images) / np.float32(127.5) - 1
+    _, embeddings = network.backbone.clip.extract_features_and_embed(pixels)
+    return convert_to_numpy(embeddings)
+
+
+def test_every_figure_is_that_of_the_same_pictures_by_hand(data, report, model):
+    found = values(report[0])
+    assert set(found) == ALL
+    builder = datasets.prepare(**data)
+    real, captions = fixed_pictures(builder, 6, 32)
+    captions = [*captions, *captions[:2]]
+    network = load_model(model)
+    made = np.concatenate(
+        [network.generate([text], seed=i) for i, text in enumerate(captions)]
+    )
+    ours, theirs = embed(network, made), embed(network, real)
+    texts = network.backbone.clip.embed_text(np.asarray(network.preprocessor(captions)))
+    expected = {
+        "fid": frechet_distance(
+            ours.mean(axis=0), np.cov(ours.T), theirs.mean(axis=0), np.cov(theirs.T)
+        ),
+        "cmmd": cmmd(ours, theirs),
+        "clip-score": clip_score(ours, convert_to_numpy(texts)),
+        "diversity": diversity(made),
+    }
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=0.02, abs=1e-3), name
+
+
+@once
+def test_what_was_measured_stands_with_it(report, data, model):
+    report, _ = report
+    assert report["pictures"] == {
+        "model": model,
+        "seed": 0,
+        "dataset": data["dataset"],
+        "split": "train",
+        "captions_a_picture": 2,
+        "count": 8,
+    }
+    assert report["real"] == {
+        "dataset": data["dataset"],
+        "split": "train",
+        "size": 32,
+    }
+    figures = {figure["metric"]: figure for figure in report["figures"]}
+    assert figures["fid"]["features"] == "clip"
+    assert (figures["fid"]["num_images"], figures["fid"]["num_real"]) == (8, 6)
+    assert "nearest neighbour to 32 pixels" in figures["fid"]["resize"]
+    assert "not its full rank" in figures["fid"]["warning"]
+    assert "flatters" in figures["clip-score"]["warning"]
+    assert all(figure["comparable"] for figure in figures.values())
+    assert report["left_out"] == {
+        "r-precision": "it takes 100 pictures, and there are 8"
+    }
+
+
+@once
+def test_the_report_on_disk(report):
+    report, folder = report
+    assert json.loads((folder / "report.json").read_text()) == report
+    page = (folder / "report.md").read_text()
+    for figure in report["figures"]:
+        assert f"| {figure['metric']} | {figure['value']:.4g} |" in page
+    assert "8 pictures by " in page
+    assert Image.open(folder / "samples.png").size == (64, 64)
+
+
+@once
+def test_the_same_again_from_the_cached_statistics(data, report, model):
+    builder = datasets.prepare(**data)
+    files = list((builder.data_path / "statistics").iterdir())
+    assert [file.name.rpartition("-")[0] for file in files] == ["train-32px-6"]
+    assert values(evaluate(model, **data, num_images=8)) == values(report[0])
+    # They are read, not made anew.
+    statistics = Statistics.load(files[0])
+    statistics.mean += 1
+    statistics.save(files[0], with_features=True)
+    changed = values(evaluate(model, **data, num_images=8, metrics=["fid"]))
+    files[0].unlink()
+    assert changed["fid"] > values(report[0])["fid"] + 1
+
+
+@once
+def test_another_seed_makes_other_pictures(data, report, model):
+    other = evaluate(model, **data, num_images=8, seed=5, metrics=["cmmd"])
+    assert values(other)["cmmd"] != values(report[0])["cmmd"]
+
+
+@once
+def test_retrieval_among_the_captions_of_a_group(data, model):
+    report = evaluate(model, **data, num_images=100, metrics=["r-precision"])
+    (figure,) = report["figures"]
+    # Six captions, each of them seventeen times or so.
+    assert 0 <= figure["value"] <= 1
+    assert figure["num_captions"] == 100
+    network = load_model(model)
+    _, captions = fixed_pictures(datasets.prepare(**data), 100, 32)
+    made = [network.generate([text], seed=i)[0] for i, text in enumerate(captions)]
+    texts = network.backbone.clip.embed_text(np.asarray(network.preprocessor(captions)))
+    expected = r_precision(embed(network, made), convert_to_numpy(texts))
+    assert figure["value"] == pytest.approx(expected, abs=0.03)
+
+
+@once
+def test_folders_on_both_sides(noise_pictures, tmp_path, scorer):
+    circles = draw_pictures(tmp_path / "circles")
+    report = evaluate(images=noise_pictures, real=circles, scorer=scorer)
+    found = values(report)
+    assert {"fid", "kid", "cmmd", "precision", "recall"} == set(found)
+    assert report["left_out"]["clip-score"] == "not every picture has a caption"
+    assert report["left_out"]["diversity"] == "the pictures are not of one size"
+    same = values(evaluate(images=circles, real=circles, scorer=scorer))
+    assert same["fid"] == pytest.approx(0, abs=1e-6)
+    assert same["precision"] == same["recall"] == 1
+    # These have captions beside them.
+    assert "clip-score" in same
+
+
+@once
+def test_a_scorer_that_the_model_was_not_trained_with(data, scorer, model):
+    report = evaluate(
+        model, **data, num_images=8, scorer=scorer, metrics=["clip-score"]
+    )
+    own, other = report["figures"]
+    assert (own["scorer"], other["scorer"]) == ("the model's own CLIP", scorer)
+    assert "warning" not in other
+    assert own["value"] != other["value"]
+    assert "bicubic" in other["resize"]
+
+
+@once
+def test_statistics_written_and_read(data, tmp_path, model):
+    path = tmp_path / "real.npz"
+    first = evaluate(model, **data, num_images=8, metrics=["fid"], save_statistics=path)
+    with np.load(path) as file:
+        assert file["mu"].shape == (12,)
+        assert file["sigma"].shape == (12, 12)
+    again = evaluate(model, **data, num_images=8, statistics=path)
+    assert values(again)["fid"] == pytest.approx(values(first)["fid"], rel=1e-6)
+    assert again["left_out"]["kid"] == "there are statistics alone"
+    np.savez(path, mu=np.zeros(7), sigma=np.eye(7))
+    with pytest.raises(ValueError, match="are of 7 features, and clip has 12"):
+        evaluate(model, **data, num_images=8, statistics=path)
+
+
+@once
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
+def test_captions_that_sample_has_written(galip, tmp_path, scorer, model, file_format):
+    galip("sample", "a red bird", "--model", model, "--num-images", 3,
+          "--out", tmp_path / "made", "--format", file_format)  # fmt: skip
+    report = evaluate(images=tmp_path / "made", scorer=scorer, metrics=["clip-score"])
+    assert report["figures"][0]["num_images"] == 3
+
+
+@once
+def test_pictures_of_little_memory(monkeypatch, noise_pictures, scorer):
+    monkeypatch.setattr("galip_keras.metrics.images.AT_ONCE", 2)
+    whole = values(evaluate(images=noise_pictures, real=noise_pictures, scorer=scorer))
+    assert whole["fid"] == pytest.approx(0, abs=1e-6)
+
+
+@once
+def test_the_toybirds_classifier_as_features(data, model):
+    report = evaluate(model, **data, num_images=8, features="toybirds", metrics=["fid"])
+    assert report["figures"][0]["features"] == "toybirds"
+    assert report["figures"][0]["value"] > 1
+
+
+@once
+def test_bad_pictures(tmp_path, noise_pictures, scorer):
+    with pytest.raises(ValueError, match="holds no pictures"):
+        evaluate(images=tmp_path / "none", real=noise_pictures, scorer=scorer)
+    one = tmp_path / "one"
+    one.mkdir()
+    Image.new("L", (9, 9)).save(one / "a.png")
+    with pytest.raises(ValueError, match="holds one picture: give a folder of two"):
+        evaluate(images=one, real=noise_pictures)
+    Image.new("L", (9, 9), 200).save(one / "b.png")
+    report = evaluate(images=one, real=noise_pictures, scorer=scorer, metrics=["fid"])
+    assert report["pictures"]["grey"] == 2
+    (one / "c.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"c\.png is no picture"):
+        evaluate(images=one, real=noise_pictures, scorer=scorer)
+
+
+@once
+def test_features_that_are_no_numbers(noise_pictures, scorer, monkeypatch):
+    monkeypatch.setattr(
+        "galip_keras.metrics.features.Extractor.__call__",
+        lambda self, images: np.full((len(images), self.dim), np.nan),
+    )
+    with pytest.raises(ValueError, match="no finite numbers"):
+        evaluate(images=noise_pictures, real=noise_pictures, scorer=scorer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--dataset", "toybirds", "--metrics", "fid,is"), "'is' is none of fid"),
+        ((), "give --dataset"),
+        (("--images", "a", "--model", "b"), "exclude each other"),
+        (("--images", "a", "--images", "b", "--dataset", "c"), "exclude each other"),
+        (("--images", "a", "--images", "b", "--images", "c"), "once or twice"),
+    ],
+)
+def test_a_command_that_cannot_be(galip, arguments, message):
+    code, output, errors = galip("evaluate", *arguments)
+    assert code == 2
+    assert message in errors
+    assert not output
+
+
+def test_the_command(galip, data, noise_pictures, scorer, model):
+    arguments = ("--dataset", data["dataset"], "--data-dir", data["data_dir"])
+    made = ("evaluate", "--model", model, *arguments, "--num-images", 8)
+    code, output, errors = galip(*made)
+    assert code == 0
+    assert output.splitlines()[0].split()[0] == "fid"
+    assert f"8 pictures by {model}" in errors
+    code, output, _ = galip(*made, "--metrics", "cmmd,diversity", "--json")
+    assert code == 0
+    assert set(values(json.loads(output))) == {"cmmd", "diversity"}
+    folders = ("--images", noise_pictures, "--images", noise_pictures)
+    code, _, errors = galip("evaluate", *folders, "--features", "inception",
+                            "--weights", "nothing.pth")  # fmt: skip
+    assert code == 1
+    assert "fetch https://" in errors
+    assert errors.count("\n") == 1
+    code, _, errors = galip("evaluate", *folders)
+    assert code == 1
+    assert "give --scorer PRESET" in errors
+
+
+@once
+@pytest.mark.slow
+def test_thirty_thousand_pictures_in_bounded_memory():
+    """Features of Inception's size, and real pictures of the paper's number."""
+    script = """
+import resource
+import numpy as np
+from galip_keras.metrics.evaluator import Judge
+from galip_keras.metrics.images import Pictures
+
+rng = np.random.default_rng(0)
+
+
+class Features:
+    key = name = resize = comparable = "none"
+    dim = 2048
+
+    def __call__(self, images):
+        return rng.standard_normal((len(images), 2048), dtype="float32")
+
+
+def parts():
+    for _ in range(30_000 // 32):
+        yield list(np.zeros((32, 256, 256, 3), "uint8"))
+
+
+judge = Judge.__new__(Judge)
+judge.scorers, judge.clip, judge.extractor = [], None, Features()
+pictures = Pictures(30_000, parts, None, {"split": "test", "size": 256})
+report, _, _ = judge.report(pictures, pictures, ["fid", "kid"], progress=False)
+for figure in report["figures"]:
+    print(figure["metric"], figure["value"])
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    lines = dict(line.split() for line in child.run(script).stdout.splitlines())
+    assert float(lines["kid"]) == pytest.approx(0, abs=1e-3)
+    # Half of 2048^2 / n for each of the two, and a little more.
+    assert 30 < float(lines["fid"]) < 80
+    assert int(lines["peak"]) < 2 * 2**20
+
+
+AGREE = """
+import json, sys
+import galip_keras
+
+report = galip_keras.evaluate(images=sys.argv[1], real=sys.argv[2], scorer=sys.argv[3])
+print(json.dumps(report))
+"""
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize("other", ["jax", "torch"])
+def test_the_same_figures_on_every_backend(noise_pictures, tmp_path, scorer, other):
+    if importlib.util.find_spec(other) is None:
+        pytest.skip(f"{other} is not installed")
+    folders = (noise_pictures, draw_pictures(tmp_path / "circles"), scorer)
+    ours, theirs = (
+        values(json.loads(child.run(AGREE, *folders, KERAS_BACKEND=backend).stdout))
+        for backend in ("tensorflow", other)
+    )
+    assert ours.keys() == theirs.keys() >= {"fid", "kid", "cmmd"}
+    for name, value in ours.items():
+        assert theirs[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+@once
+def test_the_network_of_keras_is_marked(noise_pictures, monkeypatch, capsys):
+    network = keras.applications.InceptionV3
+    monkeypatch.setattr(
+        keras.applications,
+        "InceptionV3",
+        functools.partial(network, weights=None),
+    )
+    report = evaluate(
+        images=noise_pictures,
+        real=noise_pictures,
+        features="inception-keras",
+        metrics=["fid"],
+    )
+    (figure,) = report["figures"]
+    assert figure["value"] == pytest.approx(0, abs=1e-6)
+    assert "no published FID" in figure["comparable"]
+
+    def unreachable(**kwargs):
+        print("Downloading")
+        raise OSError("no network")
+
+    monkeypatch.setattr(keras.applications, "InceptionV3", unreachable)
+    with pytest.raises(
+        ValueError, match=r"could not be downloaded .OSError: no network"
+    ):
+        evaluate(images=noise_pictures, real=noise_pictures, features="inception-keras")
+    assert not capsys.readouterr().out
+
+
+@once
+def test_the_command_names_what_there_is():
+    """It has the names by heart, for they are told without loading anything."""
+    from galip_cli import evaluate as command
+
+    assert tuple(protocol.METRICS) == command._METRICS
+    assert tuple(features.FEATURES) == command._FEATURES
+
+
+@once
+def test_a_report_that_cannot_be_written_is_told_before_measuring(noise_pictures):
+    for option in ("out", "save_statistics"):
+        with pytest.raises(OSError, match=r"/dev/null/x.* cannot be written .*give"):
+            evaluate(images=noise_pictures, **{option: "/dev/null/x/y"})

@@ -1,0 +1,163 @@
+"""The keras-hub task: presets, noise, pictures from prompts."""
+
+import pathlib
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+from keras.ops import convert_to_numpy
+
+from galip_keras import GALIPBackbone, GALIPTextToImage, noise
+from galip_keras.models.architectures import preset_folder
+from galip_keras.models.text_to_image import build
+
+PROMPTS = ["a red bird", "an owl's nest, 12° 猫🐦", ""]
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return GALIPTextToImage.from_preset("galip_tiny")
+
+
+def test_noise_of_a_seed_stands_alone():
+    together = np.asarray(noise([5, 2**40, 7], 16))
+    assert together.shape == (3, 16)
+    np.testing.assert_array_equal(together[2], np.asarray(noise([7], 16))[0])
+    assert len(np.unique(together)) == together.size
+
+
+def test_noise_is_tensorflow_s_philox():
+    import tensorflow as tf
+
+    expected = tf.random.stateless_normal([100], seed=[42, 0], alg="philox")
+    np.testing.assert_array_equal(noise([42], 100)[0], expected)
+
+
+def test_noise_is_standard_normal():
+    numbers = np.asarray(noise(range(200), 100))
+    assert abs(numbers.mean()) < 0.03
+    assert numbers.std() == pytest.approx(1, abs=0.02)
+
+
+def test_generate_gives_a_picture_or_a_batch(model):
+    one = model.generate(PROMPTS[0], seed=0)
+    assert one.shape == (64, 64, 3)
+    assert one.dtype == np.uint8
+    assert model.generate(PROMPTS, seed=0).shape == (3, 64, 64, 3)
+
+
+def test_image_i_uses_seed_plus_i_whatever_the_batch(model):
+    batch = model.generate(PROMPTS, seed=10).astype(int)
+    for i, prompt in enumerate(PROMPTS):
+        alone = model.generate([prompt], seed=10 + i)[0].astype(int)
+        assert np.abs(batch[i] - alone).max() <= 1
+    listed = model.generate(PROMPTS, seed=[10, 11, 12]).astype(int)
+    np.testing.assert_array_equal(listed, batch)
+
+
+def test_pictures_depend_on_seed_prompt_and_truncation(model):
+    first = model.generate(PROMPTS[0], seed=0)
+    for other in (
+        model.generate(PROMPTS[0], seed=1),
+        model.generate(PROMPTS[1], seed=0),
+        model.generate(PROMPTS[0], seed=0, truncation=0.5),
+    ):
+        assert not np.array_equal(first, other)
+    still = [model.generate(PROMPTS[0], seed=s, truncation=0.0) for s in (0, 1)]
+    np.testing.assert_array_equal(*still)
+
+
+def test_a_missing_seed_is_random(model):
+    pictures = [model.generate(PROMPTS[0]) for _ in range(2)]
+    assert not np.array_equal(*pictures)
+
+
+def test_pictures_are_the_backbone_s(model):
+    token_ids = model.preprocessor(["a red bird"])
+    latents = np.asarray(noise([3], 100))
+    image = convert_to_numpy(
+        model.backbone({"token_ids": np.asarray(token_ids), "noise": latents})
+    )[0]
+    expected = np.round((np.clip(image, -1, 1) + 1) / 2 * 255).astype(int)
+    ours = model.generate("a red bird", seed=3).astype(int)
+    assert np.abs(ours - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "from 0 to"),
+        ({"seed": 2**63}, "from 0 to"),
+        ({"seed": [1, 2]}, "2 seeds were given for 1 pictures"),
+        ({"truncation": -0.1}, "truncation"),
+        ({"truncation": float("nan")}, "truncation"),
+    ],
+)
+def test_impossible_requests_are_refused(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate("a bird", **arguments)
+
+
+def test_long_prompts_are_cut_and_short_ones_padded(model):
+    token_ids = np.asarray(model.preprocessor(["x " * 5000, "x"]))
+    assert token_ids.shape == (2, 77)
+    start, end = token_ids[1][0], token_ids[1][2]
+    assert token_ids[0][0] == start
+    assert token_ids[0][-1] == end
+    assert (token_ids[1][3:] == 0).all()
+
+
+def test_preset_round_trip_through_keras_hub(model, tmp_path):
+    folder = str(tmp_path / "preset")
+    model.save_to_preset(folder)
+    loaded = keras_hub.models.TextToImage.from_preset(folder)
+    assert type(loaded) is GALIPTextToImage
+    np.testing.assert_array_equal(
+        loaded.generate(PROMPTS, seed=1), model.generate(PROMPTS, seed=1)
+    )
+    # What is frozen stays frozen, what is trainable stays so.
+    count = len(model.backbone.trainable_variables)
+    assert len(loaded.backbone.trainable_variables) == count
+    assert not loaded.backbone.clip.trainable_variables
+    backbone = GALIPBackbone.from_preset(folder)
+    assert backbone.generator.image_size == 64
+
+
+def test_the_tiny_preset_is_the_same_clip_every_time(model):
+    other = GALIPBackbone.from_preset("galip_tiny")
+    for ours, theirs in zip(model.backbone.clip.weights, other.clip.weights):
+        np.testing.assert_array_equal(convert_to_numpy(ours), convert_to_numpy(theirs))
+
+
+def test_a_clip_that_cannot_be_had_is_one_clear_line(tmp_path):
+    with pytest.raises(ValueError, match="--clip FOLDER") as caught:
+        build("galip_vit_base_patch32", clip=str(tmp_path / "nowhere"))
+    assert "\n" not in str(caught.value)
+
+
+def test_toybirds_is_small_and_complete():
+    folder = pathlib.Path(preset_folder("toybirds"))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert size <= 20e6
+    assert "## Limits" in (folder / "README.md").read_text()
+    assert preset_folder("my_birds") == "my_birds"
+
+
+def test_toybirds_draws_the_color_that_it_is_told():
+    model = GALIPTextToImage.from_preset("toybirds")
+    hues = {"red": 0, "blue": 2}
+    for color, channel in hues.items():
+        images = model.generate([f"a {color} bird"] * 8, seed=0).astype("float32")
+        middle = images[:, 24:40, 24:40].mean(axis=(0, 1, 2))
+        assert np.argmax(middle) == channel
+
+
+def test_unknown_words_are_those_of_several_tokens():
+    preprocessor = GALIPTextToImage.from_preset("toybirds").preprocessor
+    prompts = ["A red bird's wing", "an astronaut, perching; ASTRONAUT"]
+    # The captions of the training data say "wings".
+    assert set(preprocessor.unknown_words(prompts)) <= {"s", "wing", "astronaut"}
+    assert "astronaut" in preprocessor.unknown_words(prompts)
+    assert preprocessor.unknown_words(["this is a little bird"]) == []

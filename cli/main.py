@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 
 import click
@@ -26,7 +27,13 @@ COMMANDS = (
 
 
 class LazyGroup(HelpfulGroup):
-    """Imports the file of a command when it is asked for."""
+    """Imports the file of a command when it is asked for.
+
+    Attributes:
+        command: the `click.Command` that was asked for last, or None.
+    """
+
+    command = None
 
     def list_commands(self, ctx):
         return list(COMMANDS)
@@ -36,9 +43,14 @@ class LazyGroup(HelpfulGroup):
             return None
         command = getattr(importlib.import_module(f"galip_cli.{name}"), name)
         # They may stand behind the command as well.
-        for part in (command, *getattr(command, "commands", {}).values()):
+        for part in _with_subcommands(command):
             part.params += [x for x in _EVERYWHERE if x not in part.params]
+        self.command = command
         return command
+
+
+def _with_subcommands(command):
+    return command, *getattr(command, "commands", {}).values()
 
 
 def _be_verbose(context, parameter, value):
@@ -114,10 +126,23 @@ def _explain(error):
     if isinstance(error, ModuleNotFoundError) and error.name in ("jax", "torch"):
         extra = f"pip install 'galip-keras[{error.name}]'"
         return f"Error: this backend needs {error.name}: {extra}.", 1
-    text = _one_line(str(error))
+    text = _one_line(_with_options(str(error)))
     if not isinstance(error, (ValueError, OSError)) or not text:
         text = f"{type(error).__name__}: {text} (--debug shows where it comes from)"
     return f"Error: {text}", 1
+
+
+def _with_options(text):
+    """A message in which the package names an argument, with the option for it."""
+    if galip.command is None:
+        return text
+    options = {
+        param.name: max(param.opts, key=len)
+        for command in _with_subcommands(galip.command)
+        for param in command.params
+        if isinstance(param, click.Option)
+    }
+    return re.sub(r"`(\w+)`", lambda m: options.get(m[1], m[0]), text)
 
 
 def _one_line(text):

@@ -54,6 +54,7 @@ def _sync(path):
 
 
 def sha256(path):
+    """The SHA-256 of a file, as a string of hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -61,14 +62,23 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def make_folder(folder, what="the run folder", option="--run"):
-    """Makes a folder, or tells which option names another one."""
+def make_folder(folder, argument, what="folder"):
+    """Makes a folder, before anything slow is done for what is to be written to it.
+
+    Args:
+        folder: `pathlib.Path`.
+        argument: string. Who gave it, to be named where another one must be given.
+        what: string. What the folder is.
+
+    Raises:
+        OSError: where nothing can be written to it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise OSError(
-            f"{what} {folder} cannot be written ({error.strerror}): "
-            f"give another {option}"
+            f"the {what} {folder} cannot be written ({error.strerror}): choose "
+            f"another `{argument}`"
         ) from error

@@ -119,7 +119,7 @@ def use(num_devices):
         with _data_parallel(num_devices):
             yield True
     else:
-        raise ValueError(f"{_BACKEND} trains on one device: leave --devices out")
+        raise ValueError(f"{_BACKEND} trains on one device: leave `num_devices` out")
 
 
 def roll(x):

@@ -186,5 +186,5 @@ def clip_tokenizer(backbone, vocabulary):
     except Exception as error:
         raise ValueError(
             "A file of CLIP weights has no vocabulary, and keras-hub's could not be "
-            "downloaded. Give OpenAI's bpe_simple_vocab_16e6.txt.gz with --vocabulary."
+            "downloaded. Give OpenAI's bpe_simple_vocab_16e6.txt.gz as `vocabulary`."
         ) from error

@@ -141,7 +141,7 @@ def _check_same_clip(clip, vit):
     ):
         raise ValueError(
             "The checkpoint was trained on another CLIP than the one given. "
-            "Give the right one with `--clip`."
+            "Give the right one as `clip`."
         )
 
 
@@ -214,7 +214,7 @@ def convert(checkpoint, out, clip="clip_vit_base_patch32", vocabulary=None, half
         FileExistsError: where `out` exists.
     """
     if os.path.exists(out):
-        raise FileExistsError(f"{out} exists already. Choose another --out.")
+        raise FileExistsError(f"{out} exists already. Choose another `out`.")
     state = clip_state(read_state(checkpoint, lazy=True))
     if is_clip(state):
         backbone = clip_from_state(state)

@@ -77,7 +77,7 @@ def download(dl_manager, urls: Sequence[str], dataset: str) -> list[Path]:
         OSError: where one cannot be fetched or arrives changed.
     """
     wanted = ", ".join(urls)
-    hint = f"download by other means and hand in with --dataset {dataset}:PATH"
+    hint = f"download by other means and give {dataset}:PATH as `dataset`"
     try:
         with few_retries(), _bars(_answers(urls[0])):
             # One by one: after a failure none is still being tried in the background.

@@ -39,7 +39,7 @@ TEST_CLASSES = frozenset((
 NOTE = (
     "captions made from the names and attributes of the birds, not those of the paper: "
     'give these, of Reed et al. (2016), "Learning Deep Representations of Fine-grained '
-    'Visual Descriptions", with --captions ARCHIVE_OR_FOLDER'
+    'Visual Descriptions", as `captions`'
 )
 
 # No `\` and `:`, which would lead out of a folder on Windows.

@@ -158,7 +158,7 @@ class CaptionedPictures(
         if not os.path.isdir(root) and str(error.filename).startswith(root):
             raise OSError(
                 f"data sets cannot be kept in {root} ({error.strerror}): give another "
-                "place with --data-dir"
+                "`data_dir`"
             ) from error
 
     def _download_config(self, beam_runner: str | None):
@@ -261,8 +261,8 @@ class CaptionedPictures(
             return
         raise ValueError(
             f"{bad} of {self._used + bad} pictures in {self._source} cannot be used: "
-            f"{summary.reasons(skipped)}. Repair them, or leave them out with "
-            "--allow-bad"
+            f"{summary.reasons(skipped)}. Repair them, or leave them out "
+            "with `allow_bad`"
         )
 
     def _read(

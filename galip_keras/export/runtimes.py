@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from galip_keras.models.noise import noise
+from galip_keras.models.noise import expand_seeds, noise
 from galip_keras.models.prompts import clean
 
 MANIFEST = "manifest.json"
@@ -82,10 +82,8 @@ class Exported(abc.ABC):
         Returns:
             A uint8 array `(len(inputs), image_size, image_size, 3)`.
         """
-        if seed is None:
-            seed = int(np.random.default_rng().integers(2**32))
-        seeds = [seed + i for i in range(len(inputs))] if np.ndim(seed) == 0 else seed
-        latents = noise(seeds, self.latent_dim) * np.float32(truncation)
+        seeds = expand_seeds(seed, len(inputs))
+        latents = noise(seeds, self.latent_dim, truncation)
         return self.decode(latents, self.embed(inputs))
 
     def embed(self, prompts):

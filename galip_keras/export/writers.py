@@ -98,7 +98,7 @@ def _check(model, out, file_format, quantize):
     if model.preprocessor is None:
         raise ValueError("the model has no tokenizer: prompts are no use")
     if out.exists():
-        raise FileExistsError(f"{out} exists already: give another --out")
+        raise FileExistsError(f"{out} exists already: choose another `out`")
 
 
 def _write_saved_model(model, folder):

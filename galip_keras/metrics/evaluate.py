@@ -79,10 +79,10 @@ def evaluate(
         raise ValueError("a model needs captions: give a dataset")
     # Measuring takes a while: what could not be written is told before.
     if out:
-        make_folder(Path(out), "the report folder", "--out")
+        make_folder(Path(out), "out", "report folder")
     if save_statistics:
         folder = Path(save_statistics).absolute().parent
-        make_folder(folder, "the folder", "--save-statistics")
+        make_folder(folder, "save_statistics")
     network = load_model(model) if model else None
     builder = dataset and datasets.prepare(dataset, data_dir, captions=captions)
     split = split or (builder and pictures.default_split(builder))

@@ -102,7 +102,7 @@ class Judge:
         if real.dim != self.extractor.dim:
             raise ValueError(
                 f"the statistics are of {real.dim} features, and {self.extractor.name} "
-                f"has {self.extractor.dim}: give the --features that they are of"
+                f"has {self.extractor.dim}: give the `features` that they are of"
             )
         missing = [x for x in ("kid", "cmmd", "precision-recall") if x in chosen]
         if missing and metrics:

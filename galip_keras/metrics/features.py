@@ -95,8 +95,8 @@ def extractor(name, clip=None, weights=None):
     if name == "clip":
         if clip is None:
             raise ValueError(
-                "the features of pictures alone need a CLIP: give --scorer PRESET, or "
-                "other --features"
+                "a folder of images has no CLIP of its own to measure by: give a CLIP "
+                "preset as `scorer`, or other `features`"
             )
         return clip
     if name == "toybirds":
@@ -168,7 +168,7 @@ def _of_file(name, weights):
     if not path.is_file():
         raise ValueError(
             f"the features {name!r} need {file}: fetch {address}{file} to {path}, or "
-            "give its place with --weights"
+            "give its path as `weights`"
         )
     state = read_state(str(path))
     if not isinstance(state, dict) or not all(

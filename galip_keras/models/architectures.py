@@ -14,8 +14,8 @@ ARCHITECTURES = {
         "clip": "clip_vit_base_patch32",
     },
     "galip_small": {
-        "description": "For pictures of 64 pixels, on a small CLIP of your own (--clip "
-        "FOLDER). What ships as toybirds.",
+        "description": "For images of 64 pixels, on a small CLIP of your own (`clip`). "
+        "What ships as toybirds.",
         "clip": "random",
         "random_clip": {
             "image_size": 64,

@@ -251,8 +251,7 @@ def load_clip(source, dtype=None):
         tokenizer = keras_hub.models.CLIPTokenizer.from_preset(source)
     except Exception as error:
         raise ValueError(
-            f"the CLIP {source!r} could not be loaded ({first_words(error)}): give a "
-            "folder that holds a CLIP preset of keras-hub with --clip FOLDER, or "
-            "--clip random for a smoke test"
+            f"the CLIP {source!r} could not be loaded ({first_words(error)}): give the "
+            "folder of a keras-hub CLIP preset as `clip`, or random for a smoke test"
         ) from error
     return backbone, tokenizer

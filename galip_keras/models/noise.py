@@ -15,17 +15,22 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 
-def noise(seeds, latent_dim):
+def noise(seeds, latent_dim, truncation=1.0):
     """Draws the noise of images, each from a seed of its own.
 
     Args:
         seeds: sequence of ints, from 0 to 2**63 - 1.
         latent_dim: int. Size of the noise of an image.
+        truncation: float, at least 0. Factor of the noise: less than 1 trades variety
+            for typical images.
 
     Returns:
-        A float32 array `(len(seeds), latent_dim)`, standard normal. Row i is what
-        `tf.random.stateless_normal` draws by the Philox algorithm from the pair
-        (seeds[i], 0), whatever the backend.
+        A float32 array `(len(seeds), latent_dim)`, for a truncation of 1 standard
+        normal. Row i is what `tf.random.stateless_normal` draws by the Philox algorithm
+        from the pair (seeds[i], 0), whatever the backend.
+
+    Raises:
+        ValueError: for a truncation below 0.
 
     Example:
 
@@ -33,6 +38,8 @@ def noise(seeds, latent_dim):
     galip_keras.noise([0, 1], latent_dim=100)  # (2, 100)
     ```
     """
+    if not truncation >= 0:
+        raise ValueError(f"`truncation` must be at least 0. Received: {truncation}")
     seeds = np.asarray(seeds, "uint64")[:, None]
     zeros = np.zeros_like(seeds)
     mixed = _philox([seeds & _LOW, seeds >> _HALF, zeros, zeros], _SCRAMBLE)
@@ -53,7 +60,32 @@ def noise(seeds, latent_dim):
         radius = np.sqrt(np.float32(-2) * log)
         angle = (2 * np.pi * second.astype("float64")).astype("float32")
         pairs += [_float32("sin")(angle) * radius, _float32("cos")(angle) * radius]
-    return np.stack(pairs, -1).reshape(len(seeds), -1)[:, :latent_dim]
+    drawn = np.stack(pairs, -1).reshape(len(seeds), -1)[:, :latent_dim]
+    return drawn * np.float32(truncation)
+
+
+def expand_seeds(seed, count):
+    """The seeds of as many images.
+
+    Args:
+        seed: int, or a sequence of ints, one an image. Image i of a single seed gets
+            `seed + i`. None draws one at random.
+        count: int.
+
+    Returns:
+        A list of `count` ints.
+
+    Raises:
+        ValueError: where there are not as many seeds, or one is out of range.
+    """
+    if seed is None:
+        seed = int(np.random.default_rng().integers(2**32))
+    seeds = [seed + i for i in range(count)] if np.ndim(seed) == 0 else list(seed)
+    if len(seeds) != count:
+        raise ValueError(f"{len(seeds)} seeds were given for {count} images.")
+    if min(seeds, default=0) < 0 or max(seeds, default=0) >= 2**63:
+        raise ValueError(f"A seed must be from 0 to 2**63 - 1. Received: {seed}")
+    return seeds
 
 
 @functools.cache

@@ -13,8 +13,9 @@ from galip_keras.models.architectures import (
     preset_folder,
 )
 from galip_keras.models.backbone import GALIPBackbone
-from galip_keras.models.noise import noise
+from galip_keras.models.noise import expand_seeds, noise
 from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
+from galip_keras.models.text_encoder import text_encoder
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
@@ -52,7 +53,7 @@ class GALIPTextToImage(TextToImage):
         # === Functional Model ===
         super().__init__(inputs=backbone.input, outputs=backbone.output, **kwargs)
         self.jit_compile = backend.jit_pays(backbone.generator)
-        self._embedder = None
+        self._text_encoder = None
         self._decoders = {}
 
     jit_compile = devices.jit_compile
@@ -81,12 +82,9 @@ class GALIPTextToImage(TextToImage):
         """
         if self.preprocessor is not None:
             inputs = self.preprocessor.generate_preprocess(inputs)
-        if self._embedder is None:
-            token_ids = self.backbone.input["token_ids"]
-            self._embedder = keras.Model(
-                token_ids, self.backbone.clip.embed_text(token_ids)
-            )
-        return self._embedder.predict_on_batch(np.asarray(inputs))
+        if self._text_encoder is None:
+            self._text_encoder = text_encoder(self.backbone.clip)
+        return self._text_encoder.predict_on_batch(np.asarray(inputs))
 
     def decode(self, noise, text_embeddings):
         """Makes pictures of noise and sentence embeddings.
@@ -132,29 +130,16 @@ class GALIPTextToImage(TextToImage):
         Raises:
             ValueError: for a negative seed or truncation, or too few seeds.
         """
-        if not truncation >= 0:
-            raise ValueError(f"`truncation` must be at least 0. Received: {truncation}")
         (inputs,), is_scalar = self._normalize_generate_inputs(inputs)
         token_ids = inputs["prompts"]
         if self.preprocessor is not None:
             token_ids = self.preprocessor.generate_preprocess(token_ids)
-        seeds = _seeds(seed, len(token_ids))
-        latents = noise(seeds, self.latent_dim)
-        latents = ops.convert_to_tensor(latents * np.float32(truncation))
+        seeds = expand_seeds(seed, len(token_ids))
+        latents = noise(seeds, self.latent_dim, truncation)
+        latents = ops.convert_to_tensor(latents)
         token_ids = ops.convert_to_tensor(np.asarray(token_ids), "int32")
         images = self.make_generate_function()(latents, token_ids)
         return self._normalize_generate_outputs([images], is_scalar)
-
-
-def _seeds(seed, count):
-    if seed is None:
-        seed = int(np.random.default_rng().integers(2**32))
-    seeds = [seed + i for i in range(count)] if np.ndim(seed) == 0 else list(seed)
-    if len(seeds) != count:
-        raise ValueError(f"{len(seeds)} seeds were given for {count} pictures.")
-    if min(seeds, default=0) < 0 or max(seeds, default=0) >= 2**63:
-        raise ValueError(f"A seed must be from 0 to 2**63 - 1. Received: {seed}")
-    return seeds
 
 
 def build(architecture, clip=None, dtype=None):

@@ -25,8 +25,8 @@ class Point(NamedTuple):
 
 def point(model, prompt, seed, truncation=1.0):
     """The `Point` of the picture that `model.generate` makes of a prompt and a seed."""
-    latent = noise([seed], model.latent_dim)[0]
-    return Point(latent * np.float32(truncation), model.embed([prompt])[0])
+    latent = noise([seed], model.latent_dim, truncation)[0]
+    return Point(latent, model.embed([prompt])[0])
 
 
 def save(path, found):

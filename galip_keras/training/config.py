@@ -108,8 +108,8 @@ def check_folder(folder, settings, resume):
         return
     if not resume:
         raise ValueError(
-            f"the run folder {folder} is not empty: go on with the run in it with "
-            "--resume, or give another --run"
+            f"the run folder {folder} is not empty: go on with the run in it "
+            "with `resume`, or choose another `run`"
         )
     _check_unchanged(folder, settings)
 
@@ -129,5 +129,5 @@ def _check_unchanged(folder, settings):
     if changes:
         raise ValueError(
             f"the run in {folder} has other settings: {'; '.join(changes)}. Resume it "
-            "with its own, or give another --run"
+            "with its own, or choose another `run`"
         )

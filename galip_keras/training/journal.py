@@ -127,7 +127,7 @@ def check_wandb():
         import wandb
     except ImportError as error:
         raise ValueError(
-            "--wandb needs Weights & Biases: pip install 'galip-keras[wandb]'"
+            "`wandb` needs Weights & Biases: pip install 'galip-keras[wandb]'"
         ) from error
     return wandb
 

@@ -265,7 +265,7 @@ def train(
     if devices.is_main():
         check_folder(folder, settings, resume)
         if not dry_run:
-            make_folder(folder)
+            make_folder(folder, "run", "run folder")
     if deterministic or (deterministic is None and devices.is_cpu()):
         devices.repeatable()
     with devices.use(num_devices):

@@ -104,9 +104,9 @@ def _judge(network, preset, plus, minus):
     import numpy as np
 
     from galip_keras.metrics import clip_score
-    from galip_keras.metrics.evaluator import Judge
+    from galip_keras.metrics.evaluator import Evaluator
 
-    scorer = Judge(network, scorer=preset).scorers[-1]
+    scorer = Evaluator(network, scorer=preset).scorers[-1]
     signs = np.array([1] * (1 + len(plus)) + [-1] * len(minus), "float32")
 
     @functools.lru_cache(maxsize=1)

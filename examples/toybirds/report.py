@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from galip_keras import datasets
-from galip_keras.datasets.pipeline import fixed_pictures
+from galip_keras.datasets.pipeline import fixed_images
 from galip_keras.images import image_grid
 from galip_keras.metrics.report import draw_curves
 
@@ -41,7 +41,7 @@ def main(run, out, steps, data_dir):
     grids = [np.asarray(Image.open(path)) for path in paths]
     size = grids[0].shape[0] // COLUMNS
     builder = datasets.prepare("toybirds", data_dir)
-    pictures, captions = fixed_pictures(builder, COLUMNS**2, size)
+    pictures, captions = fixed_images(builder, COLUMNS**2, size)
     real = np.asarray(image_grid(pictures, COLUMNS))
     join([*grids, real]).save(out / "samples.png")
     click.echo("\n".join(f"- {caption}" for caption in captions))

@@ -8,8 +8,8 @@ The backend is chosen once, by Keras. Every file defines the same functions:
 - `value_and_input_gradient(fn, *inputs)`: the value of `fn(*inputs)` and its
   gradient with respect to the inputs, differentiable once more.
 - `apply(optimizer, gradients, variables)`: one update, in place.
-- `attends_in(dtype)`: whether Keras' attention works in it on this device.
-- `jit_pays(model, steps)`: whether the backend's own compiler makes the model faster.
+- `supports_attention(dtype)`: whether Keras' attention works in it on this device.
+- `should_jit(model, steps)`: whether the backend's own compiler makes the model faster.
 
 `devices.py` beside them is about several devices and machines.
 
@@ -34,6 +34,6 @@ run_step = _verbs.run_step
 value_and_gradient = _verbs.value_and_gradient
 pullback = _verbs.pullback
 apply = _verbs.apply
-attends_in = _verbs.attends_in
-jit_pays = _verbs.jit_pays
+supports_attention = _verbs.supports_attention
+should_jit = _verbs.should_jit
 value_and_input_gradient = _verbs.value_and_input_gradient

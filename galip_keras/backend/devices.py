@@ -62,14 +62,19 @@ def highest(number):
     return int(np.max(multihost_utils.process_allgather(np.asarray(number))))
 
 
+def barrier():
+    """Waits until all processes are here."""
+    highest(0)
+
+
 @contextlib.contextmanager
 def main_first():
     """What is done inside, the process that writes does before the others."""
     if not is_main():
-        highest(0)
+        barrier()
     yield
     if is_main():
-        highest(0)
+        barrier()
 
 
 @contextlib.contextmanager

@@ -88,11 +88,11 @@ def apply(optimizer, gradients, variables):
         variable.assign(value)
 
 
-def attends_in(dtype):
+def supports_attention(dtype):
     """Whether Keras' attention works in a dtype on this device."""
     return dtype != "float16" or jax.default_backend() != "cpu"
 
 
-def jit_pays(model, steps=0):
+def should_jit(model, steps=0):
     """Whether compiling makes up for the time that it takes."""
     return True

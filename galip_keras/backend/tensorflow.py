@@ -57,12 +57,12 @@ def apply(optimizer, gradients, variables):
     optimizer.apply([g / count for g in gradients], variables)
 
 
-def attends_in(dtype):
+def supports_attention(dtype):
     """Whether Keras' attention works in a dtype on this device."""
     return True
 
 
-def jit_pays(model, steps=0):
+def should_jit(model, steps=0):
     """Whether XLA makes up, in so many training steps, for the time that it compiles.
 
     By default for a model of which nothing is known but its size.

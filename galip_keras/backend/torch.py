@@ -57,12 +57,12 @@ def apply(optimizer, gradients, variables):
     optimizer.apply(gradients, variables)
 
 
-def attends_in(dtype):
+def supports_attention(dtype):
     """Whether Keras' attention works in a dtype on this device."""
     return True
 
 
-def jit_pays(model, steps=0):
+def should_jit(model, steps=0):
     """Whether compiling makes up for the time that it takes."""
     # torch.compile cannot differentiate twice.
     return False

@@ -16,7 +16,7 @@ from galip_keras.datasets import summary
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-    from galip_keras.datasets.records import CaptionedPictures
+    from galip_keras.datasets.records import CaptionedImages
 
 
 class Entry(NamedTuple):
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
     license: str
 
 
-# `builder` is a module and a class in it, a `records.CaptionedPictures`.
+# `builder` is a module and a class in it, a `records.CaptionedImages`.
 DATASETS = {
     "toybirds": Entry(
         "toybirds.Toybirds",
@@ -140,7 +140,7 @@ def prepare(
 
 def find(
     dataset: str, data_dir: str | os.PathLike[str] | None = None, **options: Any
-) -> CaptionedPictures:
+) -> CaptionedImages:
     """The builder of a data set, whose records need not be prepared yet.
 
     Args:
@@ -149,7 +149,7 @@ def find(
         **options: other fields of `galip_keras.datasets.records.Config`.
 
     Returns:
-        A `galip_keras.datasets.records.CaptionedPictures`.
+        A `galip_keras.datasets.records.CaptionedImages`.
 
     Raises:
         ValueError: where the data set is unknown or its source cannot be one.

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from galip_keras.datasets import archives, records
-from galip_keras.datasets.images import PictureError
+from galip_keras.datasets.images import ImageError
 from galip_keras.datasets.records import Record
 
 _CAPTION_KEYS = ("captions", "caption", "text", "texts", "sentences", "sentence")
@@ -46,7 +46,7 @@ def _parse(source: str) -> _Source:
     return _Source(name, image_key.strip(), text_key.strip())
 
 
-class FromTFDS(records.CaptionedPictures):
+class FromTFDS(records.CaptionedImages):
     """Builder of records from those of another tensorflow-datasets builder.
 
     The text is that of the first feature called `captions`, `caption`, `text`, ... or,
@@ -104,7 +104,7 @@ class FromTFDS(records.CaptionedPictures):
         return builder
 
 
-class FromHub(records.CaptionedPictures):
+class FromHub(records.CaptionedImages):
     """Builder of records from what the `datasets` library loads.
 
     That is a data set on Hugging Face's hub, taken as it is on the day that it is
@@ -338,6 +338,6 @@ def _rows(table: Any, image: str, text: str) -> Iterator[Record]:
 
 def _picture(value: dict[str, Any] | None) -> Any:
     if value is None:
-        return PictureError("no picture")
+        return ImageError("no picture")
     # Pictures of a folder are stored as paths.
     return value["bytes"] or value["path"]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from galip_keras.datasets import archives
-from galip_keras.datasets.images import PictureError
+from galip_keras.datasets.images import ImageError
 
 _TEXT = re.compile(r"(?:^|/)(\d+\.[^/]+/[^/.][^/]*)\.txt$")
 _NESTED = re.compile(r"(?:^|/)text[^/]*\.zip$")
@@ -74,16 +74,16 @@ class Captions(NamedTuple):
     splits: dict[str, str]
 
     def of(self, name: str) -> list[str]:
-        """The captions of a picture; a `PictureError` where there are none."""
+        """The captions of a picture; a `ImageError` where there are none."""
         text = self.texts.get(name)
         if text is None:
-            raise PictureError("no caption")
+            raise ImageError("no caption")
         if isinstance(text, list):
             return text
         try:
             decoded = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise PictureError("caption is not UTF-8") from error
+            raise ImageError("caption is not UTF-8") from error
         # Some of the real lines have lost characters to U+FFFD, between two words.
         lines = decoded.replace("\ufffd", " ").split("\n")
         return [" ".join(line.split()) for line in lines]

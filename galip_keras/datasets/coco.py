@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from galip_keras.datasets import archives, records
-from galip_keras.datasets.images import PictureError, Source
+from galip_keras.datasets.images import ImageError, Source
 from galip_keras.datasets.records import Record
 
 # Our names of the splits to those of the zips and of the annotations.
@@ -39,7 +39,7 @@ _MAX_BYTES = 1 << 28
 # The captions of each picture, and the order of both.
 _Captions = dict[str, list[str]]
 
-_Find = Callable[[str], Source | PictureError]
+_Find = Callable[[str], Source | ImageError]
 
 
 class Part(NamedTuple):
@@ -74,7 +74,7 @@ _DOWNLOADS = {
 }
 
 
-class Coco(records.CaptionedPictures):
+class Coco(records.CaptionedImages):
     """Builder of the records of COCO 2014."""
 
     description = (
@@ -216,9 +216,7 @@ def _field(row: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any
 def _records(part: Part, captions: _Captions) -> Iterator[Record]:
     with _pictures(part) as find:
         for name, texts in captions.items():
-            yield Record(
-                name, texts, find(name) if texts else PictureError("no caption")
-            )
+            yield Record(name, texts, find(name) if texts else ImageError("no caption"))
 
 
 @contextlib.contextmanager
@@ -234,22 +232,22 @@ def _pictures(part: Part) -> Iterator[_Find]:
         yield functools.partial(_in_zip, archive, members)
 
 
-def _in_folder(folder: Path, name: str) -> Source | PictureError:
+def _in_folder(folder: Path, name: str) -> Source | ImageError:
     if os.path.basename(name) != name:
-        return PictureError("outside the folder")
+        return ImageError("outside the folder")
     path = folder / name
-    return path if os.path.isfile(path) else PictureError("no picture")
+    return path if os.path.isfile(path) else ImageError("no picture")
 
 
 def _in_zip(
     archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str
-) -> Source | PictureError:
+) -> Source | ImageError:
     info = members.get(name)
     if info is None:
-        return PictureError("no picture")
+        return ImageError("no picture")
     if info.file_size > _MAX_BYTES:
-        return PictureError("too many bytes")
+        return ImageError("too many bytes")
     try:
         return archive.read(info)
     except archives.DAMAGE:
-        return PictureError("damaged in the archive")
+        return ImageError("damaged in the archive")

@@ -21,7 +21,7 @@ from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from galip_keras.datasets import archives, captions, records
 from galip_keras.datasets.captions import Attributes, Captions
-from galip_keras.datasets.images import Box, PictureError
+from galip_keras.datasets.images import Box, ImageError
 from galip_keras.datasets.records import Record
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1"
@@ -62,7 +62,7 @@ _DOWNLOADS = {
 }
 
 
-class Cub(records.CaptionedPictures):
+class Cub(records.CaptionedImages):
     """Builder of the records of CUB-200-2011."""
 
     description = (
@@ -276,11 +276,11 @@ def _existing(path: str, hint: str) -> Path:
 def _record(root: Path, name: str, box: Box | None, found: Captions) -> Record:
     try:
         if not os.path.isfile(root / "images" / name):
-            raise PictureError("no picture")
+            raise ImageError("no picture")
         if box is None:
-            raise PictureError("no box")
+            raise ImageError("no box")
         return Record(name, found.of(_stem(name)), root / "images" / name, box)
-    except PictureError as error:
+    except ImageError as error:
         return Record(name, [], error)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from galip_keras.datasets import layouts, records
 
 
-class Folder(records.CaptionedPictures):
+class Folder(records.CaptionedImages):
     """Builder of one folder's records, of exactly the state that it is in."""
 
     description = "Pictures and captions from a folder."

@@ -21,7 +21,7 @@ _MIN_SIDE = 16
 _MAX_ASPECT = 8
 
 
-class PictureError(ValueError):
+class ImageError(ValueError):
     """A picture that cannot be used. The message is the reason, without its name."""
 
 
@@ -50,7 +50,7 @@ def to_jpeg(source: Source, box: Box | None = None) -> bytes:
         The bytes of a JPEG file.
 
     Raises:
-        PictureError: where the file is no such picture or not one to train on.
+        ImageError: where the file is no such picture or not one to train on.
     """
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -61,14 +61,14 @@ def to_jpeg(source: Source, box: Box | None = None) -> bytes:
                 ImageOps.exif_transpose(image, in_place=True)
             rgb = _to_rgb(image)
             return encode(_resize(rgb if box is None else _crop(rgb, box)))
-    except PictureError:
+    except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise PictureError("too many pixels") from error
+        raise ImageError("too many pixels") from error
     except Exception as error:
         # Damaged bytes make Pillow raise nearly anything: OSError, SyntaxError,
         # struct.error, EOFError, ValueError, ...
-        raise PictureError("cannot be read") from error
+        raise ImageError("cannot be read") from error
 
 
 def _crop(image: Image.Image, box: Box) -> Image.Image:
@@ -90,17 +90,17 @@ def _crop(image: Image.Image, box: Box) -> Image.Image:
 def _check_size(width: int, height: int) -> None:
     shorter, longer = sorted((width, height))
     if shorter < _MIN_SIDE:
-        raise PictureError(f"shorter side under {_MIN_SIDE} pixels")
+        raise ImageError(f"shorter side under {_MIN_SIDE} pixels")
     if longer > _MAX_ASPECT * shorter:
-        raise PictureError(f"longer than {_MAX_ASPECT}:1")
+        raise ImageError(f"longer than {_MAX_ASPECT}:1")
     # Pillow itself only warns until twice its limit.
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-        raise PictureError("too many pixels")
+        raise ImageError("too many pixels")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise PictureError("floating point pixels")
+        raise ImageError("floating point pixels")
     if image.mode.startswith("I"):
         # 16-bit grey: Pillow's own conversion clips at 255 instead of scaling.
         grey = np.clip(np.asarray(image), 0, 65535) // 257

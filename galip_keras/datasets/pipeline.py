@@ -150,7 +150,7 @@ def num_examples(builder: tfds.core.DatasetBuilder, split: str = "train") -> int
     return builder.info.splits[split].num_examples
 
 
-def fixed_pictures(
+def fixed_images(
     builder: tfds.core.DatasetBuilder, n: int, size: int, split: str = "train"
 ) -> tuple[np.ndarray, list[str]]:
     """The first `n` pictures and the first caption of each, always the same.

@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from galip_keras.datasets import summary
-from galip_keras.datasets.images import Box, PictureError, Source, to_jpeg
+from galip_keras.datasets.images import Box, ImageError, Source, to_jpeg
 
 # Pictures in flight. It bounds the memory taken, whatever the size of the data set.
 _CHUNK = 64
@@ -38,13 +38,13 @@ class Record(NamedTuple):
     """A picture and its captions, as a builder finds them.
 
     `name` tells it apart within its split, `captions` are at least one, `picture` is a
-    path, the bytes of a file or a reason, as a `PictureError`, why there is none; `box`
+    path, the bytes of a file or a reason, as a `ImageError`, why there is none; `box`
     is what to crop first, `(x, y, width, height)` in pixels.
     """
 
     name: str
     captions: list[str]
-    picture: Source | PictureError
+    picture: Source | ImageError
     box: Box | None = None
 
 
@@ -62,7 +62,7 @@ class Config(tfds.core.BuilderConfig):
     num_workers: int = 0
 
 
-class CaptionedPictures(
+class CaptionedImages(
     tfds.core.GeneratorBasedBuilder,
     skip_registration=True,  # type: ignore[call-arg]
 ):
@@ -111,12 +111,12 @@ class CaptionedPictures(
     takes_captions = False
 
     @classmethod
-    def open(cls, config: Config, data_dir) -> CaptionedPictures:
+    def open(cls, config: Config, data_dir) -> CaptionedImages:
         """The builder of a configuration in a `data_dir`."""
         with _quiet():
             return cls(config=config, data_dir=data_dir)
 
-    def prepare(self, beam_runner: str | None = None) -> CaptionedPictures:
+    def prepare(self, beam_runner: str | None = None) -> CaptionedImages:
         """Prepares the records, unless they are there. Returns a builder of them.
 
         They appear by one renaming: complete or not at all.
@@ -225,7 +225,7 @@ class CaptionedPictures(
         for record, future in self._read(records):
             try:
                 image = future.result()
-            except PictureError as error:
+            except ImageError as error:
                 skipped[str(error)].append(record.name)
                 continue
             captions = _clean(record.captions)
@@ -282,7 +282,7 @@ class CaptionedPictures(
                 yield from zip(chunk, futures, strict=True)
 
     def _jpeg(self, record: Record) -> bytes:
-        if isinstance(record.picture, PictureError):
+        if isinstance(record.picture, ImageError):
             raise record.picture
         return to_jpeg(record.picture, record.box)
 

@@ -37,7 +37,7 @@ from etils import epath
 from google.protobuf.message import DecodeError
 
 from galip_keras.datasets import records
-from galip_keras.datasets.images import SUFFIXES, PictureError
+from galip_keras.datasets.images import SUFFIXES, ImageError
 from galip_keras.datasets.records import Record
 
 _ABOUT = {
@@ -62,14 +62,14 @@ _STAT_THREADS = 16
 
 # What belongs to one key: extension, or name of a feature, to content or why there is
 # none.
-_Parts = dict[str, bytes | PictureError]
+_Parts = dict[str, bytes | ImageError]
 
 
 class _DamagedShardError(Exception):
     """A shard whose rest cannot be read."""
 
 
-class Web(records.CaptionedPictures):
+class Web(records.CaptionedImages):
     """Builder of the records of img2dataset's shards, as they are now."""
 
     license = "Pictures: their owners'. Captions: the terms of Google's data set."
@@ -268,19 +268,19 @@ def _read_shard(shard: epath.Path) -> Iterator[Record]:
         for key, parts in examples(shard):
             name = f"{shard.stem}/{key}"
             if key in keys:
-                yield Record(name, [], PictureError("id occurs twice"))
+                yield Record(name, [], ImageError("id occurs twice"))
             else:
                 keys.add(key)
                 yield _record(name, parts)
     except _DamagedShardError:
-        yield Record(shard.name, [], PictureError("shard is truncated or damaged"))
+        yield Record(shard.name, [], ImageError("shard is truncated or damaged"))
 
 
 def _record(name: str, parts: _Parts) -> Record:
     try:
         picture = _picture(parts)
         return Record(name, [_caption(parts)], picture)
-    except PictureError as error:
+    except ImageError as error:
         return Record(name, [], error)
 
 
@@ -288,7 +288,7 @@ def _picture(parts: _Parts) -> bytes:
     for extension, content in parts.items():
         if f".{extension}" in SUFFIXES:
             return _content(content)
-    raise PictureError("no picture")
+    raise ImageError("no picture")
 
 
 def _caption(parts: _Parts) -> str:
@@ -297,27 +297,27 @@ def _caption(parts: _Parts) -> str:
             try:
                 return _content(parts[name]).decode()
             except UnicodeDecodeError as error:
-                raise PictureError("caption is not UTF-8") from error
+                raise ImageError("caption is not UTF-8") from error
     if "json" not in parts:
-        raise PictureError("no caption")
+        raise ImageError("no caption")
     try:
         caption = json.loads(_content(parts["json"]))["caption"]
     except (ValueError, RecursionError, TypeError, LookupError):
         caption = None
     if not isinstance(caption, str):
-        raise PictureError("no caption")
+        raise ImageError("no caption")
     return caption
 
 
-def _content(content: bytes | PictureError) -> bytes:
-    if isinstance(content, PictureError):
+def _content(content: bytes | ImageError) -> bytes:
+    if isinstance(content, ImageError):
         raise content
     return content
 
 
-def _too_large(size: int) -> PictureError | None:
+def _too_large(size: int) -> ImageError | None:
     if size > _MAX_MEGABYTES * 10**6:
-        return PictureError(f"over {_MAX_MEGABYTES} MB")
+        return ImageError(f"over {_MAX_MEGABYTES} MB")
     return None
 
 
@@ -334,14 +334,14 @@ def _tar_examples(shard: epath.Path) -> Iterator[tuple[str, _Parts]]:
                 parts[extension] = content
     except tarfile.TarError as error:
         # If it is not whole, the last key is part of what the shard has lost.
-        if not isinstance(_record(key, parts).picture, PictureError):
+        if not isinstance(_record(key, parts).picture, ImageError):
             yield key, parts
         raise _DamagedShardError from error
     if parts:
         yield key, parts
 
 
-def _members(file: IO[bytes]) -> Iterator[tuple[str, str, bytes | PictureError]]:
+def _members(file: IO[bytes]) -> Iterator[tuple[str, str, bytes | ImageError]]:
     """Yields key, extension and content of every file in a tar file, as it goes by."""
     with tarfile.open(fileobj=file, mode="r|", tarinfo=_Member) as archive:
         while (member := archive.next()) is not None:
@@ -356,11 +356,11 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, str, bytes | PictureError]]
 
 def _member_content(
     archive: tarfile.TarFile, member: tarfile.TarInfo
-) -> bytes | PictureError:
+) -> bytes | ImageError:
     if error := _too_large(member.size):
         return error
     file = archive.extractfile(member) if member.isreg() else None
-    return PictureError("not a regular file") if file is None else file.read()
+    return ImageError("not a regular file") if file is None else file.read()
 
 
 class _Member(tarfile.TarInfo):
@@ -393,7 +393,7 @@ def _features(number: int, line: bytes) -> tuple[str, _Parts]:
     try:
         features = tf.train.Example.FromString(line).features.feature
     except DecodeError:
-        return f"record {number}", {"jpg": PictureError("cannot be read")}
+        return f"record {number}", {"jpg": ImageError("cannot be read")}
     values = {
         name: feature.bytes_list.value[0]
         for name, feature in features.items()

@@ -159,7 +159,7 @@ def _write_saved_model(model, folder):
     # Besides, for whoever loads it in Python: the two halves, and the second compiled
     # by XLA, which TensorFlow Serving may not have.
     found.encode, found.decode = encode, decode
-    if backend.jit_pays(backbone.generator):
+    if backend.should_jit(backbone.generator):
         found.decode_compiled = tf.function(draw, [latents, texts], jit_compile=True)
     signatures = {"serving_default": serve, "generate": generate, "embed": embed}
     tf.saved_model.save(found, str(folder), signatures)

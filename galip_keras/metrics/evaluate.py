@@ -4,7 +4,7 @@ from pathlib import Path
 
 from galip_keras import __version__, datasets
 from galip_keras.files import make_folder
-from galip_keras.metrics.evaluator import Judge
+from galip_keras.metrics.evaluator import Evaluator
 from galip_keras.metrics.report import save_report
 from galip_keras.metrics.statistics import Statistics
 from galip_keras.presets.loading import load_model
@@ -102,7 +102,7 @@ def evaluate(
     elif builder:
         others = pictures.of_dataset(builder, dataset, split, size)
         cache = Path(builder.data_path, "statistics")
-    judge = Judge(network, features, scorer, weights)
+    judge = Evaluator(network, features, scorer, weights)
     report, first, known = judge.report(judged, others, metrics, cache)
     report = {"version": __version__, "statistics": statistics, **report}
     if save_statistics:

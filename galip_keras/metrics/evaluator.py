@@ -14,7 +14,7 @@ from galip_keras.metrics.statistics import Statistics
 from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
 
 
-class Judge:
+class Evaluator:
     """The networks that pictures are judged by.
 
     Args:

@@ -107,7 +107,7 @@ class GALIP(keras.Model):
         self.discriminator = discriminator or MateD.for_clip(
             generator.clip, dtype=generator.dtype_policy
         )
-        self.averaged_generator = frozen_twin(generator) if average else None
+        self.averaged_generator = clone_frozen(generator) if average else None
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.trackers = [
             keras.metrics.Mean(name=name) for name in (*_LOSSES, *_GRADIENT_NORMS)
@@ -164,7 +164,7 @@ class GALIP(keras.Model):
         """
         self.average_half_life = average_half_life
         if jit_compile == "auto":
-            jit_compile = not run_eagerly and backend.jit_pays(self.generator)
+            jit_compile = not run_eagerly and backend.should_jit(self.generator)
         optimizers = [
             generator_optimizer or adam(1e-4),
             discriminator_optimizer or adam(4e-4),
@@ -372,7 +372,7 @@ class GALIP(keras.Model):
         return cls(**{**config, **networks})
 
 
-def frozen_twin(generator):
+def clone_frozen(generator):
     """A generator of the same weights on the same CLIP, not to be trained."""
     config = {**generator.get_config(), "clip": generator.clip}
     twin = type(generator)(**{**config, "name": f"averaged_{generator.name}"})

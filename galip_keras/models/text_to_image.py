@@ -52,7 +52,7 @@ class GALIPTextToImage(TextToImage):
 
         # === Functional Model ===
         super().__init__(inputs=backbone.input, outputs=backbone.output, **kwargs)
-        self.jit_compile = backend.jit_pays(backbone.generator)
+        self.jit_compile = backend.should_jit(backbone.generator)
         self._text_encoder = None
         self._decoders = {}
 

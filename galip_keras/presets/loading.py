@@ -26,8 +26,8 @@ TRAINING = "training.json"
 
 # The paper's, for what has none of its own.
 RATES = {"generator_lr": 1e-4, "discriminator_lr": 4e-4}
-WEIGHTS = {"similarity_weight": 4.0, "penalty_weight": 2.0, "range_weight": 0.0}
-PAPER = {**RATES, **WEIGHTS}
+LOSS_WEIGHTS = {"similarity_weight": 4.0, "penalty_weight": 2.0, "range_weight": 0.0}
+PAPER = {**RATES, **LOSS_WEIGHTS}
 
 
 def load_model(source, clip=None):
@@ -188,7 +188,7 @@ def set_precision(model, precision):
     precision = keras.dtype_policies.get(precision)
     for layer in model._flatten_layers():
         layer.dtype_policy = precision
-    if not backend.attends_in(precision.compute_dtype):
+    if not backend.supports_attention(precision.compute_dtype):
         for layer in model._flatten_layers():
             if isinstance(layer, keras.layers.MultiHeadAttention):
                 set_precision(layer, "float32")

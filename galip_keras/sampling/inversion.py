@@ -8,7 +8,7 @@ from keras import ops
 
 from galip_keras import backend
 from galip_keras.models import losses
-from galip_keras.models.gan import frozen_twin
+from galip_keras.models.gan import clone_frozen
 from galip_keras.models.noise import noise
 from galip_keras.models.optimizers import adam
 from galip_keras.sampling.latent import Point
@@ -60,9 +60,9 @@ def invert(model, image, prompt="", steps=300, learning_rate=0.05, seed=0):
     drawn = np.concatenate([model.decode(z[None], text) for z in starts])
     errors = [_error(picture, image) for picture in drawn]
     best = int(np.argmin(errors))
-    descent = _Descent(frozen_twin(generator), starts[best][None], text)
+    descent = _Descent(clone_frozen(generator), starts[best][None], text)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, max(steps, 1))
-    jit_compile = backend.jit_pays(generator, steps)
+    jit_compile = backend.should_jit(generator, steps)
     descent.compile(optimizer=adam(schedule), jit_compile=jit_compile)
     if steps:
         batches = ((target[None],) for _ in range(steps))

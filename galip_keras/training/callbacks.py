@@ -185,11 +185,11 @@ class Evaluation(EverySteps):
         folder: path. Where the reports go.
         every: int. Steps from one to the next.
         last: int. The last training step, which is evaluated in any case.
-        judge: a `galip_keras.metrics.evaluator.Judge`.
+        judge: a `galip_keras.metrics.evaluator.Evaluator`.
         pictures: the `galip_keras.metrics.images.Pictures` to judge, of a model that
             follows the training.
         real: those to compare with.
-        cache: path. As for `Judge.report`.
+        cache: path. As for `Evaluator.report`.
         journal: a `galip_keras.training.journal.Journal`.
     """
 

@@ -149,7 +149,7 @@ class Checkpoint(EverySteps):
             last = _step(best[-1])
             self._remove([path for path in self._paths("step") if _step(path) > last])
         # The others are not to read what is about to go.
-        devices.highest(0)
+        devices.barrier()
         return bool(self._paths())
 
     def _write(self, kind, model):

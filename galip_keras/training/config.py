@@ -8,7 +8,7 @@ from pathlib import Path
 from galip_keras.backend import devices
 from galip_keras.models import augmentation
 from galip_keras.models.architectures import ARCHITECTURES, BUNDLED
-from galip_keras.presets.loading import CONFIG, RATES, WEIGHTS
+from galip_keras.presets.loading import CONFIG, LOSS_WEIGHTS, RATES
 from galip_keras.training.journal import check_wandb
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -37,7 +37,7 @@ _FIXED = (
     "seed",
     "captions",
     "average",
-    *WEIGHTS,
+    *LOSS_WEIGHTS,
     "augmentation",
     "freeze",
 )
@@ -75,7 +75,7 @@ def check_settings(settings):
     for name, value in {**dict.fromkeys((*others, *every), 1), **least}.items():
         if settings[name] is not None and settings[name] < value:
             raise ValueError(f"{name} must be at least {value}, not {settings[name]}")
-    for name in WEIGHTS:
+    for name in LOSS_WEIGHTS:
         if not 0 <= settings[name] < math.inf:
             raise ValueError(f"{name} must be 0 or more, not {settings[name]}")
     for name in RATES:

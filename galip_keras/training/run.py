@@ -24,7 +24,7 @@ from galip_keras import __version__, backend, datasets
 from galip_keras.backend import devices
 from galip_keras.console import say, silence
 from galip_keras.files import make_folder, write_folder, write_text
-from galip_keras.metrics.evaluator import Judge
+from galip_keras.metrics.evaluator import Evaluator
 from galip_keras.models import augmentation
 from galip_keras.models.architectures import ARCHITECTURES
 from galip_keras.models.backbone import GALIPBackbone
@@ -36,10 +36,10 @@ from galip_keras.presets import card
 from galip_keras.presets.loading import (
     CONFIG,
     DISCRIMINATOR,
+    LOSS_WEIGHTS,
     PAPER,
     PRESET,
     TRAINING,
-    WEIGHTS,
     describe,
     load_discriminator,
     load_model,
@@ -325,7 +325,7 @@ def _assemble(model, settings, plan):
         model.backbone.generator,
         discriminator,
         average=settings["average"] > 0,
-        **{name: settings[name] for name in WEIGHTS},
+        **{name: settings[name] for name in LOSS_WEIGHTS},
         augmentation=settings["augmentation"],
         seed=settings["seed"],
     )
@@ -359,7 +359,7 @@ def _compile(gan, settings, plan, factor):
     gan.compile(
         *optimizers,
         average_half_life=half_life,
-        jit_compile=backend.jit_pays(gan.generator, plan["total_steps"]),
+        jit_compile=backend.should_jit(gan.generator, plan["total_steps"]),
     )
 
 
@@ -522,10 +522,10 @@ def _roll_back(gan, settings, plan, checkpoint, journal):
 
 
 def _callbacks(folder, settings, last, builder, model, journal, checkpoint):
-    from galip_keras.datasets.pipeline import fixed_pictures
+    from galip_keras.datasets.pipeline import fixed_images
 
     size = model.backbone.generator.image_size
-    pictures, captions = fixed_pictures(builder, _SAMPLES, size)
+    pictures, captions = fixed_images(builder, _SAMPLES, size)
     guard = checkpoint.guard
     callbacks = [
         Report(settings["report_every"], last, settings["batch_size"], journal, guard),
@@ -564,7 +564,7 @@ def _evaluation(folder, settings, last, builder, model, journal):
         folder / "evaluation",
         settings["evaluate_every"],
         last,
-        Judge(model),
+        Evaluator(model),
         made,
         pictures.of_dataset(builder, settings["dataset"], split, size),
         Path(builder.data_path, "statistics"),

@@ -19,7 +19,7 @@ import galip_keras
 from galip_cli.prompts import read_prompts
 from galip_keras import GALIPTextToImage
 from galip_keras.metrics import clip_score
-from galip_keras.metrics.evaluator import Judge
+from galip_keras.metrics.evaluator import Evaluator
 from galip_keras.presets import loading
 from galip_keras.sampling.latent import combine
 
@@ -613,7 +613,7 @@ def test_the_best_of_some_on_a_sheet(galip, preset, tmp_path, calls):
 def test_another_scorer(galip, error, preset, network, scorer, tmp_path):
     args = "an owl", "--model", preset, "--best-of", 4, "--out", tmp_path
     output = sample(galip, *args, "--seeds", "0-2", "--scorer", scorer, "--json")
-    judge = Judge(scorer=scorer).scorers[0]
+    judge = Evaluator(scorer=scorer).scorers[0]
     (text,) = judge.embed(["an owl"])
     for picture in json.loads(output):
         first = 4 * picture["asked_seed"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galip_keras.datasets.images import PictureError, to_jpeg
+from galip_keras.datasets.images import ImageError, to_jpeg
 
 # Reading pictures has nothing to do with the backend: once is enough.
 pytestmark = pytest.mark.backend("tensorflow")
@@ -134,7 +134,7 @@ def test_jpeg_of_several_pictures(tmp_path):
 
 
 def refuse(path):
-    with pytest.raises(PictureError) as error:
+    with pytest.raises(ImageError) as error:
         to_jpeg(path)
     return str(error.value)
 

@@ -242,12 +242,12 @@ def test_numbers_of_a_step_follow_from_its_pictures(ten):
 
 
 def test_fixed_pictures(ten):
-    pictures, captions = pipeline.fixed_pictures(ten, 25, size=16)
+    pictures, captions = pipeline.fixed_images(ten, 25, size=16)
     assert pictures.shape == (10, 16, 16, 3)
     assert pictures.dtype == np.uint8
     assert len(captions) == 25
     assert captions[10:20] == captions[:10]
-    few, first = pipeline.fixed_pictures(ten, 3, size=16)
+    few, first = pipeline.fixed_images(ten, 3, size=16)
     assert first == captions[:3]
     np.testing.assert_array_equal(few, pictures[:3])
 

@@ -120,7 +120,7 @@ def test_a_saved_model_takes_strings_and_gives_png(preset, model, tmp_path):
 
 
 def test_what_xla_compiles_makes_the_same_pictures(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(backend, "jit_pays", lambda generator: True)
+    monkeypatch.setattr(backend, "should_jit", lambda generator: True)
     # Writing compares it, too.
     export.export(model, tmp_path / "out", "saved_model")
     loaded = exported.load(tmp_path / "out")

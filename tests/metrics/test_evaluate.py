@@ -13,7 +13,7 @@ from keras.ops import convert_to_numpy
 from PIL import Image
 
 from galip_keras import datasets, evaluate
-from galip_keras.datasets.pipeline import fixed_pictures
+from galip_keras.datasets.pipeline import fixed_images
 from galip_keras.metrics import (
     clip_score,
     cmmd,
@@ -73,7 +73,7 @@ def test_every_figure_is_that_of_the_same_pictures_by_hand(data, report, model):
     found = values(report[0])
     assert set(found) == ALL
     builder = datasets.prepare(**data)
-    real, captions = fixed_pictures(builder, 6, 32)
+    real, captions = fixed_images(builder, 6, 32)
     captions = [*captions, *captions[:2]]
     network = load_model(model)
     made = np.concatenate(
@@ -161,7 +161,7 @@ def test_retrieval_among_the_captions_of_a_group(data, model):
     assert 0 <= figure["value"] <= 1
     assert figure["num_captions"] == 100
     network = load_model(model)
-    _, captions = fixed_pictures(datasets.prepare(**data), 100, 32)
+    _, captions = fixed_images(datasets.prepare(**data), 100, 32)
     made = [network.generate([text], seed=i)[0] for i, text in enumerate(captions)]
     texts = network.backbone.clip.embed_text(np.asarray(network.preprocessor(captions)))
     expected = r_precision(embed(network, made), convert_to_numpy(texts))
@@ -305,7 +305,7 @@ def test_thirty_thousand_pictures_in_bounded_memory():
     script = """
 import resource
 import numpy as np
-from galip_keras.metrics.evaluator import Judge
+from galip_keras.metrics.evaluator import Evaluator
 from galip_keras.metrics.images import Pictures
 
 rng = np.random.default_rng(0)
@@ -324,7 +324,7 @@ def parts():
         yield list(np.zeros((32, 256, 256, 3), "uint8"))
 
 
-judge = Judge.__new__(Judge)
+judge = Evaluator.__new__(Evaluator)
 judge.scorers, judge.clip, judge.extractor = [], None, Features()
 pictures = Pictures(30_000, parts, None, {"split": "test", "size": 256})
 report, _, _ = judge.report(pictures, pictures, ["fid", "kid"], progress=False)

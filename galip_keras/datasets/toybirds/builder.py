@@ -20,7 +20,7 @@ _SPLITS = {
 }
 
 
-class Toybirds(records.CaptionedPictures):
+class Toybirds(records.CaptionedImages):
     """Builder of the drawn birds: `train`, `test`, and `compositions`.
 
     The birds of `compositions` have pairs of attributes, `birds.HELD_OUT`, that none of

@@ -20,6 +20,8 @@ _MODULES = {
     "MateD": "models.mate_d",
     "MateG": "models.mate_g",
     "PromptPredictor": "models.mate_g",
+    "Run": "training.run",
+    "TrainingConfig": "training.config",
     "evaluate": "metrics.evaluate",
     "noise": "models.noise",
     "train": "training.run",

@@ -1,8 +1,12 @@
-"""What Keras lacks: reports, samples and interruptions of a run counted in steps."""
+"""What Keras lacks: callbacks that count the steps of a whole run, not of an epoch."""
+
+from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -12,88 +16,104 @@ from galip_keras import metrics
 from galip_keras.backend import devices
 from galip_keras.files import write_text
 from galip_keras.images import image_grid
+from galip_keras.metrics.evaluator import Evaluator
+from galip_keras.models.gan import GALIP
+from galip_keras.models.text_encoder import embed_texts, text_encoder
+from galip_keras.models.text_to_image import GALIPTextToImage
+from galip_keras.training.collapse import Guard
+from galip_keras.training.journal import Journal
 from galip_keras.training.progress import training_step
 
-# Samples are made so many at a time.
-_SAMPLES_AT_ONCE = 16
-_SAMPLES_IN_GRID = 16
+if TYPE_CHECKING:
+    from galip_keras.metrics.images import Pictures
+    from galip_keras.training.plan import Plan
+
+# Samples made at once, and shown.
+_BATCH_SIZE = 16
+_COLUMNS = 4
 
 
 class EverySteps(keras.callbacks.Callback):
-    """Calls a subclass' `on_step(model)` every so many steps of the whole run.
+    """Calls `on_step(model)` of a subclass at regular steps of the whole run.
 
     Args:
-        every: int. Steps from one call to the next.
-        last: int. The last training step, which has a call in any case. By default
-            there is none.
+        every: int. Steps between calls.
+        last: int. The last training step, which always has a call. None for no such
+            step.
     """
 
-    def __init__(self, every, last=None):
+    def __init__(self, every: int, last: int | None = None) -> None:
         super().__init__()
         self.every = every
         self.last = last
         self.step = 0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         # Keras' own counters start anew with every `fit`.
         self.step = training_step(self.model)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.step += 1
         if self.step % self.every == 0 or self.step == self.last:
             # On JAX, reading `self.model` is what brings its variables up to date.
             self.on_step(self.model)
 
+    def on_step(self, model: GALIP) -> None:
+        """Does the work of a subclass."""
+
 
 class Report(EverySteps):
-    """Writes the mean losses of the steps since the last report, and has them judged.
+    """Writes the mean losses since the last report, and has the guard check them.
 
-    With them go the norms of the gradients, the learning rates, the discriminator's
-    gammas and betas, and the rate in pictures a second.
+    The gradient norms, the learning rates, the discriminator's gammas and betas, and
+    the rate in images per second are written with them.
 
     Args:
-        every: int. Steps from one report to the next.
-        last: int. The last training step, which has a report in any case.
-        batch_size: int. Pictures a step.
+        every: int. Steps between reports.
+        last: int. The last training step, which always has a report.
+        batch_size: int. Images per step.
         journal: a `galip_keras.training.journal.Journal`.
         guard: a `galip_keras.training.collapse.Guard`.
     """
 
-    def __init__(self, every, last, batch_size, journal, guard):
+    def __init__(
+        self, every: int, last: int, batch_size: int, journal: Journal, guard: Guard
+    ) -> None:
         super().__init__(every, last)
         self.batch_size = batch_size
         self.journal = journal
         self.guard = guard
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
         self._reported = time.monotonic(), self.step
 
-    def on_step(self, model):
+    def on_step(self, model: GALIP) -> None:
         figures = {t.name: _number(t.result()) for t in model.trackers}
         for tracker in model.trackers:
             tracker.reset_state()
         self.guard.check_losses(figures)
         (then, step), self._reported = self._reported, (time.monotonic(), self.step)
-        pictures = (self.step - step) * self.batch_size
-        figures["pictures_per_second"] = pictures / (self._reported[0] - then)
+        images = (self.step - step) * self.batch_size
+        figures["pictures_per_second"] = images / (self._reported[0] - then)
         self.journal.write(self.step, {**figures, **_scalars(model)})
         if self.guard.reason:
             model.stop_training = True
 
 
 class Samples(EverySteps):
-    """Pictures of the same noise and captions as training goes on, and their figures.
+    """Draws the same noise and captions again as training goes on, and measures them.
 
-    Writes `step_000300.png`, a square of the first ones, and to the journal `cmmd`,
-    `clip_score` and `diversity` of all.
+    Writes `step_000300.png`, a grid of the first images, and `cmmd`, `clip_score` and
+    `diversity` of all of them to the journal.
 
     Args:
         folder: path. Where the grids go.
-        every: int. Steps from one to the next.
-        last: int. The last training step, which has samples in any case.
-        text_to_image: a `galip_keras.GALIPTextToImage` that follows the training.
-        pictures: uint8 array `(n, height, width, 3)`. Real ones to compare with.
+        every: int. Steps between grids.
+        last: int. The last training step, which always has samples.
+        text_to_image: a `galip_keras.GALIPTextToImage` that shares its weights with
+            the model in training.
+        real: uint8 array `(n, height, width, 3)`. Real images to compare with.
         captions: list of strings, at least two.
         journal: a `galip_keras.training.journal.Journal`.
         guard: a `galip_keras.training.collapse.Guard`.
@@ -103,34 +123,34 @@ class Samples(EverySteps):
 
     def __init__(
         self,
-        folder,
-        every,
-        last,
-        text_to_image,
-        pictures,
-        captions,
-        journal,
-        guard,
-        save_best,
-    ):
+        folder: str | Path,
+        every: int,
+        last: int,
+        text_to_image: GALIPTextToImage,
+        real: np.ndarray,
+        captions: list[str],
+        journal: Journal,
+        guard: Guard,
+        save_best: Callable[[GALIP], Any],
+    ) -> None:
         super().__init__(every, last)
         self.folder = Path(folder)
         self.text_to_image = text_to_image
-        self.pictures = pictures
+        self.real = real
         self.captions = captions
         self.journal = journal
         self.guard = guard
         self.save_best = save_best
-        self._real = None
+        self._real_embeddings: np.ndarray | None = None
 
-    def on_step(self, model):
+    def on_step(self, model: GALIP) -> None:
         images = self._generate()
-        columns = int(min(len(images), _SAMPLES_IN_GRID) ** 0.5)
+        columns = min(int(len(images) ** 0.5), _COLUMNS)
         grid = image_grid(images[: columns**2], columns)
         if devices.is_main():
             self.folder.mkdir(parents=True, exist_ok=True)
             grid.save(self.folder / f"step_{self.step:06d}.png")
-        figures = self._judge(images)
+        figures = self._measure(images)
         self.journal.write(self.step, figures)
         self.journal.show(self.step, grid)
         if self.guard.check_samples(self.step, figures):
@@ -138,73 +158,107 @@ class Samples(EverySteps):
         if self.guard.reason:
             model.stop_training = True
 
-    def _generate(self):
+    def _generate(self) -> np.ndarray:
         batches = [
-            self.text_to_image.generate(self.captions[first:after], seed=first)
-            for first, after in _ranges(len(self.captions))
+            self.text_to_image.generate(
+                self.captions[first : first + _BATCH_SIZE], seed=first
+            )
+            for first in range(0, len(self.captions), _BATCH_SIZE)
         ]
         return np.concatenate(batches)
 
-    def _judge(self, images):
-        if self._real is None:
-            self._real = self._embed(self.pictures)
-            self._text = self._embed_captions()
-        embeddings = self._embed(images)
+    def _measure(self, images: np.ndarray) -> dict[str, float]:
+        clip = self.text_to_image.backbone.clip
+        if self._real_embeddings is None:
+            self._real_embeddings = _embed_images(clip, self.real)
+            self._text_embeddings = embed_texts(
+                text_encoder(clip),
+                self.text_to_image.preprocessor,
+                self.captions,
+                _BATCH_SIZE,
+            )
+        embeddings = _embed_images(clip, images)
         return {
-            "cmmd": metrics.cmmd(self._real, embeddings),
-            "clip_score": metrics.clip_score(embeddings, self._text),
+            "cmmd": metrics.cmmd(self._real_embeddings, embeddings),
+            "clip_score": metrics.clip_score(embeddings, self._text_embeddings),
             "diversity": metrics.diversity(images),
         }
 
-    def _embed(self, images):
-        def embed(batch):
-            pixels = ops.convert_to_tensor(batch.astype("float32") / 127.5 - 1.0)
-            return self._clip.extract_features_and_embed(pixels)[1]
-
-        return _in_batches(embed, images)
-
-    def _embed_captions(self):
-        def embed(batch):
-            return self._clip.embed_text(ops.convert_to_tensor(batch))
-
-        token_ids = self.text_to_image.preprocessor(self.captions)
-        return _in_batches(embed, np.asarray(token_ids))
-
-    @property
-    def _clip(self):
-        return self.text_to_image.backbone.clip
-
 
 class Evaluation(EverySteps):
-    """Honest figures as training goes on, as `galip evaluate` measures them.
+    """Measures the model as training goes on, the way `galip_keras.evaluate` does.
 
-    Writes them to the journal, their names after `evaluation_`, and whole reports to
-    `step_000300.json`.
+    Writes the figures to the journal, their names after `evaluation_`, and whole
+    reports to `step_000300.json`.
 
     Args:
         folder: path. Where the reports go.
-        every: int. Steps from one to the next.
-        last: int. The last training step, which is evaluated in any case.
-        judge: a `galip_keras.metrics.evaluator.Evaluator`.
-        pictures: the `galip_keras.metrics.images.Pictures` to judge, of a model that
-            follows the training.
-        real: those to compare with.
+        every: int. Steps between evaluations.
+        last: int. The last training step, which is always evaluated.
+        evaluator: a `galip_keras.metrics.evaluator.Evaluator`.
+        generated: the `galip_keras.metrics.images.Pictures` to measure, of a model
+            that shares its weights with the one in training.
+        real: the `Pictures` to compare with.
         cache: path. As for `Evaluator.report`.
         journal: a `galip_keras.training.journal.Journal`.
     """
 
-    def __init__(self, folder, every, last, judge, pictures, real, cache, journal):
+    def __init__(
+        self,
+        folder: str | Path,
+        every: int,
+        last: int,
+        evaluator: Evaluator,
+        generated: Pictures,
+        real: Pictures,
+        cache: Path,
+        journal: Journal,
+    ) -> None:
         super().__init__(every, last)
         self.folder = Path(folder)
-        self.judge = judge
-        self.pictures = pictures
+        self.evaluator = evaluator
+        self.generated = generated
         self.real = real
         self.cache = cache
         self.journal = journal
 
-    def on_step(self, model):
-        report, _, _ = self.judge.report(
-            self.pictures, self.real, cache=self.cache, progress=False
+    @classmethod
+    def of_run(
+        cls, folder: Path, plan: Plan, model: GALIPTextToImage, journal: Journal
+    ) -> Evaluation:
+        """The evaluation that a run's configuration asks for.
+
+        Args:
+            folder: path. The run folder.
+            plan: a `galip_keras.training.plan.Plan`.
+            model: a `galip_keras.GALIPTextToImage`, as for `Samples`.
+            journal: a `galip_keras.training.journal.Journal`.
+        """
+        from galip_keras.metrics import images
+
+        config, builder = plan.config, plan.builder
+        assert config.evaluate_every is not None
+        split = images.default_split(builder)
+        captions = images.captions_of(builder, split, config.evaluate_images)
+        generated = images.generated(model, str(folder), captions)
+        generated.facts.update(
+            images.drawn_from(builder, config.dataset, split, captions)
+        )
+        size = model.backbone.generator.image_size
+        return cls(
+            folder / "evaluation",
+            config.evaluate_every,
+            plan.total_steps,
+            Evaluator(model),
+            generated,
+            images.of_dataset(builder, config.dataset, split, size),
+            Path(builder.data_path, "statistics"),
+            journal,
+        )
+
+    def on_step(self, model: GALIP) -> None:
+        report, _, _ = self.evaluator.report(
+            self.generated, self.real, cache=self.cache, progress=False
         )
         if devices.is_main():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -214,18 +268,18 @@ class Evaluation(EverySteps):
         self.journal.write(self.step, figures)
 
 
-def _ranges(count):
-    starts = range(0, count, _SAMPLES_AT_ONCE)
-    return [(first, first + _SAMPLES_AT_ONCE) for first in starts]
+def _embed_images(clip: Any, images: np.ndarray) -> np.ndarray:
+    """CLIP's embeddings `(n, embedding_dim)` of uint8 images."""
+    parts = []
+    for first in range(0, len(images), _BATCH_SIZE):
+        batch = images[first : first + _BATCH_SIZE].astype("float32") / 127.5 - 1.0
+        _, embeddings = clip.extract_features_and_embed(ops.convert_to_tensor(batch))
+        parts.append(ops.convert_to_numpy(embeddings))
+    return np.concatenate(parts)
 
 
-def _in_batches(function, array):
-    batches = [array[first:after] for first, after in _ranges(len(array))]
-    return np.concatenate([ops.convert_to_numpy(function(x)) for x in batches])
-
-
-def _scalars(model):
-    """The learning rates, and what weighs the discriminator's features."""
+def _scalars(model: GALIP) -> dict[str, float]:
+    """The learning rates, and the factors inside the discriminator."""
     figures = {
         "g_learning_rate": _number(model.optimizer.generator.learning_rate),
         "d_learning_rate": _number(model.optimizer.discriminator.learning_rate),
@@ -237,5 +291,5 @@ def _scalars(model):
     return figures
 
 
-def _number(x):
+def _number(x: Any) -> float:
     return float(ops.convert_to_numpy(x))

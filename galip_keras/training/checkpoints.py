@@ -1,21 +1,34 @@
 """Checkpoints that survive crashes, and can be trusted when training resumes."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from galip_keras.backend import devices
 from galip_keras.console import say
 from galip_keras.files import sha256, write_folder
+from galip_keras.models.gan import GALIP
 from galip_keras.training.callbacks import EverySteps
+from galip_keras.training.collapse import Guard
 from galip_keras.training.progress import training_step
 
 _WEIGHTS = "model.weights.h5"
 _STATE = "state.json"
+
+# How many are kept besides the best one.
+_KEPT = 2
+
+# Seconds between checkpoints at the most, for steps that take long.
+_LONGEST = 120.0
 
 
 class Checkpoint(EverySteps):
@@ -23,64 +36,59 @@ class Checkpoint(EverySteps):
 
     A checkpoint is `step_00000300/` with `model.weights.h5` (the networks, the average,
     both optimizers) and `state.json` (what Keras' weight files leave out). It is
-    written beside its place and moved there when it is complete, so what has this name
-    can be trusted after a crash or a full disk. `best_00000200/` is one, too.
+    written to a temporary folder and moved into place when complete, so it can be
+    trusted after a crash or on a full disk. `best_00000200/` is one, too.
 
     `keras.callbacks.OrbaxCheckpoint` would save the frozen CLIP each time and
-    `BackupAndRestore` loses the losses so far; neither notices damage.
+    `BackupAndRestore` loses the running means of the losses; neither notices damage.
 
     Args:
         folder: path. Where the checkpoints are.
-        every: int. Steps from one to the next. There is one at the end of training,
-            too.
-        guard: a `galip_keras.training.collapse.Guard`. Its state is part of a
-            checkpoint, and nothing is saved once it has a reason.
-        keep: int. How many are kept.
-        every_seconds: float. The longest time from one to the next, for steps that
-            take long.
+        every: int. Steps between checkpoints. There is always one at the end of
+            training, and one every two minutes.
+        guard: a `galip_keras.training.collapse.Guard`. Its state is saved with each
+            checkpoint, and nothing is saved once it has a reason to stop.
     """
 
-    def __init__(self, folder, every, guard, keep=2, every_seconds=120.0):
+    def __init__(self, folder: str | Path, every: int, guard: Guard) -> None:
         super().__init__(every)
         self.folder = Path(folder)
         self.guard = guard
-        self.keep = keep
-        self.every_seconds = every_seconds
-        self._saved_step = None
+        self._saved_step: int | None = None
         self._saved_at = time.monotonic()
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
         self._saved_at = time.monotonic()
         model = self.model
         self._metrics = [ops.convert_to_numpy(v) for v in model.metrics_variables]
 
-    def on_epoch_begin(self, epoch, logs=None):
-        # `fit` has just reset them. A resumed run goes on with those it had.
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        # `fit` has just reset them. A resumed run continues the means it had.
         for variable, value in zip(self.model.metrics_variables, self._metrics):
             variable.assign(value)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         super().on_train_batch_end(batch, logs)
-        # Several processes would not agree about the time.
-        is_late = time.monotonic() >= self._saved_at + self.every_seconds
+        # Several processes would not agree on the time.
+        is_late = time.monotonic() >= self._saved_at + _LONGEST
         if is_late and devices.process()[1] == 1:
             self.save(self.model)
 
-    def on_step(self, model):
+    def on_step(self, model: GALIP) -> None:
         self.save(model)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         if self._saved_step != self.step:
             self.save(self.model)
 
-    def save(self, model):
-        """Writes a checkpoint of a model and removes those that are too many.
+    def save(self, model: GALIP) -> None:
+        """Writes a checkpoint, and removes the oldest one.
 
-        Nothing is written where weights are not finite: the guard is told.
+        Nothing is written if weights are not finite: the guard is told instead.
 
         Raises:
-            OSError: where it cannot be written. The earlier ones stay.
+            OSError: if it cannot be written. The earlier ones stay.
         """
         step = training_step(model)
         if not all(_is_finite(variable) for variable in model.trainable_variables):
@@ -91,38 +99,38 @@ class Checkpoint(EverySteps):
         self._write("step", model)
         self._saved_step = step
         self._saved_at = time.monotonic()
-        # Checkpoints of later steps are damaged ones that a resume passed over.
+        # Checkpoints of later steps are damaged: resuming has skipped them.
         paths = self._paths("step")
-        kept = [path for path in paths if _step(path) <= step][-self.keep :]
+        kept = [path for path in paths if _step(path) <= step][-_KEPT:]
         self._remove(set(paths) - set(kept))
 
-    def save_best(self, model):
-        """Writes a checkpoint of a model as the best one. Raises as `save` does."""
+    def save_best(self, model: GALIP) -> None:
+        """Writes a checkpoint as the best one. Raises as `save` does."""
         path = self._write("best", model)
         self._remove(set(self._paths("best")) - {path})
 
-    def restore(self, model):
-        """Loads the newest checkpoint that is not damaged, if there is any.
+    def restore(self, model: GALIP) -> int:
+        """Loads the newest intact checkpoint, if there is one.
 
         Args:
             model: a compiled `galip_keras.GALIP`.
 
         Returns:
-            The training step that was reached, 0 where there is no checkpoint.
+            The training step of the checkpoint, 0 if there is none.
 
         Raises:
-            ValueError: where all checkpoints are damaged.
+            ValueError: if all checkpoints are damaged.
         """
         if devices.is_main():
             for leftover in self.folder.glob("*.tmp"):
                 shutil.rmtree(leftover)
-        # Of the same step `step_` after `best_`: on rolling back it is the newer one.
+        # At the same step, `step_` is newer than `best_`: rolling back writes it.
         paths = sorted(self._paths(), key=lambda p: (_step(p), p.name), reverse=True)
         for path in paths:
             state = _intact_state(path)
             if state is not None:
                 return self._load(path, state, model)
-            say(f"The checkpoint {path} is damaged: trying the one before.")
+            say(f"The checkpoint {path} is damaged: trying the one before it.")
         if paths:
             raise ValueError(
                 f"all checkpoints in {self.folder} are damaged: remove the run folder "
@@ -130,16 +138,16 @@ class Checkpoint(EverySteps):
             )
         return 0
 
-    def restore_best(self, model):
-        """Loads the best checkpoint. Returns its step, 0 where there is none."""
+    def restore_best(self, model: GALIP) -> int:
+        """Loads the best checkpoint. Returns its step, 0 if there is none."""
         for path in reversed(self._paths("best")):
             state = _intact_state(path)
             if state is not None:
                 return self._load(path, state, model)
         return 0
 
-    def drop_after_best(self):
-        """Removes the checkpoints after the best one, if there is a best one.
+    def drop_after_best(self) -> bool:
+        """Removes the checkpoints that are newer than the best one.
 
         Returns:
             Whether any checkpoint is left.
@@ -148,11 +156,11 @@ class Checkpoint(EverySteps):
         if best:
             last = _step(best[-1])
             self._remove([path for path in self._paths("step") if _step(path) > last])
-        # The others are not to read what is about to go.
+        # Other processes must not read what is about to go.
         devices.barrier()
         return bool(self._paths())
 
-    def _write(self, kind, model):
+    def _write(self, kind: str, model: GALIP) -> Path:
         step = training_step(model)
         path = self.folder / f"{kind}_{step:08d}"
         if not devices.is_main():
@@ -174,38 +182,39 @@ class Checkpoint(EverySteps):
             ) from error
         return path
 
-    def _load(self, path, state, model):
+    def _load(self, path: Path, state: dict[str, Any], model: GALIP) -> int:
         model.load_weights(path / _WEIGHTS)
         for variable, value in zip(_unsaved(model), state["variables"]):
             variable.assign(np.array(value, variable.dtype))
         self.guard.state.update(state["guard"])
         return state["step"]
 
-    def _remove(self, paths):
+    def _remove(self, paths: Iterable[Path]) -> None:
         if devices.is_main():
             for path in paths:
                 shutil.rmtree(path)
 
-    def _paths(self, kind="*"):
+    def _paths(self, kind: str = "*") -> list[Path]:
         return sorted(self.folder.glob(f"{kind}_" + "[0-9]" * 8))
 
 
-def _step(path):
+def _step(path: Path) -> int:
     return int(path.name[-8:])
 
 
-def _state(model, weights):
-    """What Keras' weight files leave out: seed generators and metrics."""
+def _state(model: GALIP, weights: Path) -> dict[str, Any]:
+    """What weight files leave out, and the checksum of this one."""
     values = [ops.convert_to_numpy(v).tolist() for v in _unsaved(model)]
     return {"variables": values, "sha256": sha256(weights)}
 
 
-def _unsaved(model):
+def _unsaved(model: GALIP) -> list[keras.Variable]:
+    """The variables that Keras' weight files leave out."""
     return [model.seed_generator.state, *model.metrics_variables]
 
 
-def _intact_state(folder):
-    """The content of `state.json`, or None where the checkpoint is damaged."""
+def _intact_state(folder: Path) -> dict[str, Any] | None:
+    """The content of `state.json`, or None if the checkpoint is damaged."""
     try:
         state = json.loads((folder / _STATE).read_text())
         return state if state["sha256"] == sha256(folder / _WEIGHTS) else None
@@ -213,5 +222,5 @@ def _intact_state(folder):
         return None
 
 
-def _is_finite(variable):
+def _is_finite(variable: keras.Variable) -> bool:
     return bool(ops.convert_to_numpy(ops.all(ops.isfinite(variable))))

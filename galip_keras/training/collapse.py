@@ -1,8 +1,15 @@
 """Notices when training goes wrong."""
 
-import math
+from __future__ import annotations
 
-# A discriminator that makes no more mistakes than this has nothing left to learn.
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# The figure of the samples that says how good they are: the less the better.
+_QUALITY = "cmmd"
+
+# A discriminator whose losses stay below this has nothing left to learn.
 _EASY = 0.02
 _EASY_REPORTS = 3
 _EXPLODED = 1000.0
@@ -11,30 +18,28 @@ _WORSE = 3.0
 
 
 class Guard:
-    """Judges the figures of a run, and remembers the best.
-
-    Once something is wrong `reason` tells what, in words, and `is_final` whether going
-    on makes no sense at all.
+    """Checks the figures of a run, and remembers the best.
 
     Args:
-        goes_on: bool. Whether to note nothing in `reason` but what makes going on
-            senseless. The rest is told through `warn`, once a kind.
-        warn: callable of a string.
-        monitor: string. The figure of samples that tells how good they are: the less
-            the better.
+        goes_on: bool. Whether training goes on, with a warning, unless there is no
+            sense in it.
+        warn: callable of a string. Receives each kind of warning once.
 
     Attributes:
-        state: dict of plain values. What has to survive a resume: the best samples so
-            far, what was warned of, and how training was changed on rolling back.
+        reason: string. What went wrong, in words, or None.
+        is_final: bool. Whether there is no sense in going on.
+        state: dict of plain values. What a resumed run has to know: the best samples
+            so far, what was warned of, and what rollbacks have changed.
     """
 
-    def __init__(self, goes_on=False, warn=print, monitor="cmmd"):
+    def __init__(
+        self, goes_on: bool = False, warn: Callable[[str], Any] = print
+    ) -> None:
         self.goes_on = goes_on
         self.warn = warn
-        self.monitor = monitor
-        self.reason = None
+        self.reason: str | None = None
         self.is_final = False
-        self.state = {
+        self.state: dict[str, Any] = {
             "learning_rate_factor": 1.0,
             "rollbacks": 0,
             "warned": [],
@@ -45,12 +50,8 @@ class Guard:
             "diversity": 0.0,
         }
 
-    def check_losses(self, figures):
-        """Judges a report.
-
-        Args:
-            figures: dict of floats. Mean losses by name.
-        """
+    def check_losses(self, figures: Mapping[str, float]) -> None:
+        """Checks the mean losses of a report, by name."""
         wrong = [k for k, v in figures.items() if not math.isfinite(v)]
         # Loss scaling skips steps whose gradients overflow.
         wrong = [name for name in wrong if not name.endswith("gradient_norm")]
@@ -65,24 +66,24 @@ class Guard:
         if self.state["easy_reports"] >= _EASY_REPORTS:
             self.stop(
                 "discriminator",
-                "the discriminator is saturated: it tells real from generated pictures "
+                "the discriminator is saturated: it tells real from generated images "
                 f"without mistakes (losses {figures['d_real']:.3g} and "
                 f"{figures['d_fake']:.3g})",
             )
 
-    def check_samples(self, step, figures):
-        """Judges samples of the fixed noise and captions.
+    def check_samples(self, step: int, figures: Mapping[str, float]) -> bool:
+        """Checks samples of the fixed noise and captions.
 
         Args:
-            step: int.
-            figures: dict of floats. `diversity` and what is monitored.
+            step: int. The training step.
+            figures: dict of floats: `cmmd` and `diversity`.
 
         Returns:
             Whether these are the best so far.
         """
-        value, diversity = figures[self.monitor], figures["diversity"]
+        value, diversity = figures[_QUALITY], figures["diversity"]
         if not math.isfinite(value):
-            self.stop("nan", f"not a number: {self.monitor}", is_final=True)
+            self.stop("nan", f"not a number: {_QUALITY}", is_final=True)
             return False
         state = self.state
         if diversity < _ALIKE * state["diversity"]:
@@ -95,8 +96,8 @@ class Guard:
             state["first"] = value
         elif value > max(_WORSE * state["best"], (state["first"] + state["best"]) / 2):
             self.stop(
-                self.monitor,
-                f"{self.monitor} is {value:.3g}, far above its best, "
+                _QUALITY,
+                f"{_QUALITY} is {value:.3g}, far above its best, "
                 f"{state['best']:.3g} at step {state['best_step']}",
             )
         if self.reason:
@@ -107,8 +108,8 @@ class Guard:
             state["best"], state["best_step"] = value, step
         return is_best
 
-    def stop(self, kind, reason, is_final=False):
-        """Notes that something is wrong. The first reason counts."""
+    def stop(self, kind: str, reason: str, is_final: bool = False) -> None:
+        """Notes that something is wrong. Only the first reason is kept."""
         if self.goes_on and not is_final:
             if kind not in self.state["warned"]:
                 self.state["warned"].append(kind)
@@ -116,7 +117,7 @@ class Guard:
         elif self.reason is None:
             self.reason, self.is_final = reason, is_final
 
-    def go_on(self):
+    def go_on(self) -> None:
         """Forgets what was wrong."""
         self.reason, self.is_final = None, False
         self.state["easy_reports"] = 0

@@ -1,133 +1,355 @@
-"""The settings of a training run: which there are, and whether they can work."""
+"""The settings of a training run, each said once.
 
-import json
+The options of `galip train`, the checks, `config.json`, `--dry-run` and the table in
+docs/training.md are made from the fields of `TrainingConfig`. This module imports the
+standard library alone, so that a command line can be built from it at no cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
 import math
-import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from galip_keras.backend import devices
-from galip_keras.models import augmentation
-from galip_keras.models.architectures import ARCHITECTURES, BUNDLED
-from galip_keras.presets.loading import CONFIG, LOSS_WEIGHTS, RATES
-from galip_keras.training.journal import check_wandb
-
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-SCHEDULES = ("constant", "cosine")
-ON_COLLAPSE = ("continue", "rollback", "stop")
-
-# What can be frozen, by network.
-PARTS = {
-    "bridge": ("generator", "bridge_predictor"),
-    "prompts": ("generator", "prompt_predictor"),
-    "blocks": ("generator", "conv", "generator_blocks", "to_rgb"),
-    "extractor": ("discriminator", "tap_blocks", "narrow_block"),
-    "head": ("discriminator", "head_conv_1", "head_conv_2"),
-}
-
-# A run that is resumed goes on as it began. Other settings, such as its length, may
-# change.
-_FIXED = (
-    "dataset",
-    "preset",
-    "init",
-    "clip",
-    "batch_size",
-    "accumulate",
-    "precision",
-    "seed",
-    "captions",
-    "average",
-    *LOSS_WEIGHTS,
-    "augmentation",
-    "freeze",
-)
+DEFAULT_EPOCHS = 100
 
 
-def absolute(source):
-    """A source with its path made absolute, where it is one that exists."""
-    if source in (*ARCHITECTURES, *BUNDLED, "random"):
-        return source
-    path = os.path.expanduser(str(source))
-    return os.path.abspath(path) if os.path.exists(path) else str(source)
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is known of a field besides its name, type and default.
+
+    Attributes:
+        help: string. What the setting does.
+        least: number. The least value that is allowed, or None.
+        above: number. What the value must be greater than, or None.
+        most: number. The greatest value that is allowed, or None.
+        choices: tuple of strings. The only values that are allowed, or empty.
+        unit: string. What stands for a value in a help text, or empty.
+        unset: string. What None stands for, or empty.
+        is_fixed: bool. Whether a resumed run must have the value it began with.
+    """
+
+    help: str
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+    unset: str = ""
+    is_fixed: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises a ValueError where a value is not allowed."""
+        if value is None:
+            return
+        if self.choices:
+            values = {value} if isinstance(value, str) else set(value)
+            if not values <= set(self.choices):
+                raise ValueError(f"{name} must be one of {', '.join(self.choices)}")
+        elif self.least is not None and not self.least <= value < math.inf:
+            raise ValueError(f"{name} must be at least {self.least}, not {value}")
+        elif self.above is not None and not self.above < value < math.inf:
+            raise ValueError(f"{name} must be more than {self.above}, not {value}")
+        if self.most is not None and value > self.most:
+            raise ValueError(f"{name} must be at most {self.most}, not {value}")
 
 
-def absolute_source(dataset):
-    name, colon, source = str(dataset).partition(":")
-    return f"{name}:{absolute(source)}" if colon and source else name
+def _setting(default: Any, help: str, *, unset: str = "", **details: Any) -> Any:
+    metadata = {"setting": Setting(help, unset=unset, **details)}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def absolute_path(path):
-    return str(Path(path).expanduser().absolute()) if path else None
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Everything needed to repeat a training run, apart from where it is kept.
 
+    `settings()` describes each field; docs/training.md has them as a table.
 
-def dataset_name(dataset):
-    name, _, source = str(dataset).partition(":")
-    return Path(source).expanduser().resolve().name if name == "folder" else name
+    Args:
+        dataset: string. The data to train on, as `galip_keras.datasets.prepare` takes
+            it, such as `"folder:birds"`.
+        **kwargs: the other fields, by name.
 
+    Raises:
+        ValueError: for a value that cannot work.
 
-def check_settings(settings):
-    if settings["epochs"] is not None and settings["steps"] is not None:
-        raise ValueError("give epochs or steps, not both")
-    # The mismatched sentence of a picture is that of its neighbour in the batch.
-    least = {"batch_size": 2, "average": 0, "warmup_steps": 0}
-    others = ("epochs", "steps", "accumulate", "base_batch_size", "num_devices")
-    every = ("save_every", "sample_every", "report_every", "evaluate_every")
-    for name, value in {**dict.fromkeys((*others, *every), 1), **least}.items():
-        if settings[name] is not None and settings[name] < value:
-            raise ValueError(f"{name} must be at least {value}, not {settings[name]}")
-    for name in LOSS_WEIGHTS:
-        if not 0 <= settings[name] < math.inf:
-            raise ValueError(f"{name} must be 0 or more, not {settings[name]}")
-    for name in RATES:
-        if not 0 < settings[name] < math.inf:
-            raise ValueError(f"{name} must be more than 0, not {settings[name]}")
-    for name, known in (
-        ("precision", PRECISIONS),
-        ("schedule", SCHEDULES),
-        ("on_collapse", ON_COLLAPSE),
-        ("augmentation", augmentation.KINDS),
-        ("freeze", tuple(PARTS)),
-    ):
-        values = settings[name]
-        unknown = {values} if isinstance(values, str) else set(values)
-        if unknown - set(known):
-            raise ValueError(f"{name} must be one of {', '.join(known)}")
-    shares = settings["num_devices"] * devices.process()[1]
-    if settings["batch_size"] % shares:
-        raise ValueError(
-            f"{shares} devices cannot share {settings['batch_size']} pictures a step: "
-            "batch_size must be a multiple"
-        )
-    if settings["wandb"]:
-        check_wandb()
+    Example:
 
+    ```python
+    config = galip_keras.TrainingConfig("toybirds", preset="galip_tiny", steps=1000)
+    ```
+    """
 
-def check_folder(folder, settings, resume):
-    """Makes sure that nothing in the run folder would be lost."""
-    if not folder.is_dir() or next(folder.iterdir(), None) is None:
-        return
-    if not resume:
-        raise ValueError(
-            f"the run folder {folder} is not empty: go on with the run in it "
-            "with `resume`, or choose another `run`"
-        )
-    _check_unchanged(folder, settings)
+    # === Data ===
+    dataset: str = _setting(
+        dataclasses.MISSING,
+        "folder:PATH for your own images and captions, or toybirds, cub, coco, "
+        "cc3m:PATH, cc12m:PATH, tfds:NAME, hf:NAME (see `galip data list`).",
+        unit="DATASET",
+        is_fixed=True,
+    )
+    captions: str | None = _setting(
+        None,
+        "For cub: archive or folder of the captions of Reed et al.",
+        unit="PATH",
+        is_fixed=True,
+    )
+    allow_bad: bool = _setting(
+        False, "Go on even if more than 1 % of the images cannot be used."
+    )
+    data_dir: str | None = _setting(
+        None,
+        "Where prepared datasets live.",
+        unit="DIR",
+        unset="TFDS_DATA_DIR, else ~/tensorflow_datasets",
+    )
 
+    # === Model ===
+    preset: str = _setting(
+        "galip_vit_base_patch32",
+        "The architecture to train (`galip info` lists them).",
+        is_fixed=True,
+    )
+    init: str | None = _setting(
+        None,
+        "Fine-tune a preset folder, run folder or hub handle: start from its weights, "
+        "generator and discriminator, with its architecture and CLIP.",
+        unit="PRESET",
+        is_fixed=True,
+    )
+    clip: str | None = _setting(
+        None,
+        "CLIP of an architecture: a keras-hub preset, handle or preset folder, or "
+        "`random` to try things out.",
+        unit="SOURCE",
+        unset="the architecture's own",
+        is_fixed=True,
+    )
+    freeze: tuple[str, ...] = _setting(
+        (),
+        "Part of the networks to leave untrained when fine-tuning; may be repeated.",
+        choices=("bridge", "prompts", "blocks", "extractor", "head"),
+        is_fixed=True,
+    )
 
-def _check_unchanged(folder, settings):
-    try:
-        old = json.loads((folder / CONFIG).read_text())
-        changes = [
-            f"{name} was {old[name]} and is {settings[name]}"
-            for name in _FIXED
-            if old[name] != settings[name]
+    # === Length ===
+    epochs: int | None = _setting(
+        None,
+        "Passes over the data.",
+        least=1,
+        unset=f"{DEFAULT_EPOCHS}, unless steps are given",
+    )
+    steps: int | None = _setting(None, "Stop after exactly this many steps.", least=1)
+
+    # === Batches and precision ===
+    batch_size: int = _setting(
+        32,
+        # The mismatched caption of an image is that of its neighbor in the batch.
+        "Images per step, over all devices and processes.",
+        least=2,
+        is_fixed=True,
+    )
+    accumulate: int = _setting(
+        1,
+        "Steps per update, if memory is too small for larger batches.",
+        least=1,
+        unit="STEPS",
+        is_fixed=True,
+    )
+    precision: str = _setting(
+        "float32",
+        "Precision of the computation; weights stay float32.",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+        is_fixed=True,
+    )
+    seed: int = _setting(
+        0,
+        "Seed of the initial weights, the noise and the order of the data.",
+        least=0,
+        most=2**31 - 1,
+        is_fixed=True,
+    )
+    deterministic: bool | None = _setting(
+        None,
+        "Make every run with these settings end in the same weights, bit for bit on a "
+        "CPU, even if it is resumed; slower on a GPU.",
+        unset="on a CPU",
+    )
+    num_devices: int = _setting(
+        1, "GPUs of this machine that share a batch (TensorFlow, JAX).", least=1
+    )
+
+    # === Optimization ===
+    generator_lr: float | None = _setting(
+        None,
+        "Learning rate of the generator.",
+        above=0,
+        unit="RATE",
+        unset="that of the preset or architecture, usually the paper's 1e-4",
+    )
+    discriminator_lr: float | None = _setting(
+        None,
+        "Learning rate of the discriminator.",
+        above=0,
+        unit="RATE",
+        unset="likewise, usually 4e-4",
+    )
+    base_batch_size: int | None = _setting(
+        None,
+        "The batch size that the learning rates are meant for. They are multiplied by "
+        "the square root of (images per update / this).",
+        least=1,
+        unit="N",
+    )
+    schedule: str = _setting(
+        "constant",
+        "Schedule of the learning rates; cosine reaches 0 at the last step.",
+        choices=("constant", "cosine"),
+    )
+    warmup_steps: int = _setting(
+        0, "Steps over which the learning rates rise from 0.", least=0, unit="STEPS"
+    )
+    average: int = _setting(
+        10_000,
+        "Half-life, in images, of the averaged generator, which makes the samples and "
+        "the preset; 0 for none.",
+        least=0,
+        unit="IMAGES",
+        is_fixed=True,
+    )
+    similarity_weight: float | None = _setting(
+        None,
+        "Weight of the CLIP similarity in the generator's loss.",
+        least=0,
+        unit="WEIGHT",
+        unset="that of the preset or architecture, usually the paper's 4",
+        is_fixed=True,
+    )
+    penalty_weight: float | None = _setting(
+        None,
+        "Weight of the gradient penalty in the discriminator's loss.",
+        least=0,
+        unit="WEIGHT",
+        unset="likewise, usually 2",
+        is_fixed=True,
+    )
+    range_weight: float | None = _setting(
+        None,
+        "Weight, in the generator's loss, of the squared distance of pixels from "
+        "[-1, 1].",
+        least=0,
+        unit="WEIGHT",
+        unset="likewise, usually 0",
+        is_fixed=True,
+    )
+    augmentation: tuple[str, ...] = _setting(
+        (),
+        "Augment what the discriminator sees, for small datasets: a few thousand images "
+        "at most. May be repeated.",
+        choices=("color", "translation", "cutout"),
+        is_fixed=True,
+    )
+    on_collapse: str = _setting(
+        "continue",
+        "What to do when training goes wrong: go on with a warning, go back to the "
+        "best checkpoint with half the learning rates, or stop.",
+        choices=("continue", "rollback", "stop"),
+    )
+
+    # === Reports ===
+    save_every: int = _setting(
+        100,
+        "Steps between checkpoints; there is one every two minutes in any case.",
+        least=1,
+        unit="STEPS",
+    )
+    sample_every: int = _setting(
+        100, "Steps between grids of samples.", least=1, unit="STEPS"
+    )
+    report_every: int = _setting(
+        50, "Steps between reports of the losses.", least=1, unit="STEPS"
+    )
+    evaluate_every: int | None = _setting(
+        None,
+        "Steps between evaluations, as `galip evaluate` makes them, on the test split "
+        "if there is one.",
+        least=1,
+        unit="STEPS",
+        unset="never",
+    )
+    evaluate_images: int = _setting(1000, "Images per evaluation.", least=4, unit="N")
+    wandb: bool = _setting(False, "Report to Weights & Biases as well.")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, tuple):
+                # The order in which options are given means nothing.
+                value = (value,) if isinstance(value, str) else tuple(sorted(value))
+            elif field.type.startswith("str") and value is not None:
+                value = str(value)
+            object.__setattr__(self, field.name, value)
+            field.metadata["setting"].check(field.name, value)
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give epochs or steps, not both")
+        if self.epochs is None and self.steps is None:
+            object.__setattr__(self, "epochs", DEFAULT_EPOCHS)
+
+    @property
+    def dataset_name(self) -> str:
+        """A short name of the dataset: of a folder, the last part of its path."""
+        name, _, source = self.dataset.partition(":")
+        return Path(source).expanduser().resolve().name if name == "folder" else name
+
+    @property
+    def images_per_update(self) -> int:
+        """Images whose gradients make an update of the weights."""
+        return self.batch_size * self.accumulate
+
+    def replace(self, **changes: Any) -> TrainingConfig:
+        """The same settings, some of them changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, as in `config.json`."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    def changes_from(self, content: Mapping[str, Any]) -> list[str]:
+        """How the fixed settings differ from those of an earlier configuration.
+
+        Args:
+            content: mapping. What `to_dict` returned earlier, perhaps in another
+                version of this package. Settings that it lacks are not compared.
+
+        Returns:
+            A list of strings, a setting each.
+        """
+        now = self.to_dict()
+        return [
+            f"{name} was {content[name]} and is {now[name]}"
+            for name, setting in settings().items()
+            if setting.is_fixed and name in content and content[name] != now[name]
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder} holds no run to resume: {CONFIG} is missing or damaged"
-        ) from error
-    if changes:
-        raise ValueError(
-            f"the run in {folder} has other settings: {'; '.join(changes)}. Resume it "
-            "with its own, or choose another `run`"
-        )
+
+
+def settings() -> dict[str, Setting]:
+    """The `Setting` of every field of `TrainingConfig`, by name."""
+    return {
+        field.name: field.metadata["setting"]
+        for field in dataclasses.fields(TrainingConfig)
+    }
+
+
+def check_names(names: Mapping[str, Any]) -> None:
+    """Raises a TypeError for names of no setting, with the one that was meant."""
+    for name in names:
+        if name not in settings():
+            meant = difflib.get_close_matches(name, settings(), 1)
+            hint = f": did you mean {meant[0]!r}?" if meant else ""
+            raise TypeError(f"there is no setting {name!r}{hint}")

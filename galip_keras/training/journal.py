@@ -1,12 +1,18 @@
-"""What a run tells: `metrics.jsonl`, TensorBoard and Weights & Biases."""
+"""The records of a run: `metrics.jsonl`, TensorBoard and Weights & Biases."""
+
+from __future__ import annotations
 
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import keras
 import numpy as np
+from PIL import Image
 
 from galip_keras.backend import devices
 from galip_keras.files import write_text
@@ -15,21 +21,29 @@ _METRICS = "metrics.jsonl"
 
 
 class Journal:
-    """Writes the figures and pictures of a run. One process of several does.
+    """Records the figures and samples of a run.
+
+    Of several processes that train together, one writes.
 
     Args:
-        folder: path. The run folder. `metrics.jsonl` in it has a line a report,
-            `logs/` is for TensorBoard.
-        step: int. Where the run goes on: what an earlier process wrote of later steps
-            is taken out.
+        folder: path. The run folder: `metrics.jsonl` gets a line per report, `logs/`
+            is for TensorBoard.
+        step: int. The step at which the run goes on. What an earlier process wrote
+            about later steps is removed.
         config: dict. The settings, for Weights & Biases.
-        wandb: bool. Whether to write to Weights & Biases, too.
+        wandb: bool. Whether to report to Weights & Biases as well.
 
     Raises:
-        ValueError: for `wandb` where that package is not installed.
+        ValueError: if `wandb` is true and that package is not installed.
     """
 
-    def __init__(self, folder, step=0, config=None, wandb=False):
+    def __init__(
+        self,
+        folder: str | Path,
+        step: int = 0,
+        config: Mapping[str, Any] | None = None,
+        wandb: bool = False,
+    ) -> None:
         self.folder = Path(folder)
         self._is_main = devices.is_main()
         self._wandb = None
@@ -37,21 +51,21 @@ class Journal:
             return
         if wandb:
             self._wandb = _start_wandb(self.folder, config)
-        # Keras' way to what TensorBoard reads, which is TensorFlow's on every backend.
+        # TensorFlow writes TensorBoard's files, on every backend.
         self._summary = keras.callbacks.TensorBoard().summary
         self._writer = self._summary.create_file_writer(str(self.folder / "logs"))
         self.rewind(step)
 
-    def rewind(self, step):
-        """Takes out the figures and warnings of later steps. Other events stay."""
+    def rewind(self, step: int) -> None:
+        """Removes the figures and warnings of later steps. Other events stay."""
         path = self.folder / _METRICS
         if not self._is_main or not path.exists():
             return
         lines = path.read_text().splitlines()
         write_text(path, "".join(f"{x}\n" for x in lines if _stays(x, step)))
 
-    def write(self, step, figures):
-        """Writes figures, a dict of floats by name."""
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Records figures, floats by name."""
         if not self._is_main:
             return
         self._append({"step": step, **figures})
@@ -62,13 +76,13 @@ class Journal:
         if self._wandb:
             self._wandb.log({"step": step, **figures})
 
-    def tell(self, step, event, **details):
-        """Writes down that something happened."""
+    def tell(self, step: int, event: str, **details: Any) -> None:
+        """Records an event."""
         if self._is_main:
             self._append({"step": step, "event": event, **details})
 
-    def show(self, step, image):
-        """Writes samples, a `PIL.Image.Image`."""
+    def show(self, step: int, image: Image.Image) -> None:
+        """Records a grid of samples."""
         if not self._is_main:
             return
         with self._writer.as_default(step):
@@ -78,23 +92,24 @@ class Journal:
 
             self._wandb.log({"step": step, "samples": wandb.Image(image)})
 
-    def close(self):
+    def close(self) -> None:
+        """Writes what is left to write."""
         if self._is_main:
             self._writer.close()
             if self._wandb:
                 self._wandb.finish()
 
-    def _append(self, line):
-        # JSON has no word for what is not finite.
+    def _append(self, line: Mapping[str, Any]) -> None:
+        # JSON has no literal for numbers that are not finite.
         line = {k: None if _is_infinite(v) else v for k, v in line.items()}
         with open(self.folder / _METRICS, "a") as file:
             file.write(f"{json.dumps(line)}\n")
 
 
-def last_figures(folder):
-    """The newest of each figure of a run's samples and evaluations, by name."""
+def last_figures(folder: str | Path) -> dict[str, float]:
+    """The latest value of each figure of a run's samples and evaluations, by name."""
     path = Path(folder) / _METRICS
-    figures = {}
+    figures: dict[str, float] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         content = json.loads(line)
         # Other lines are events, or losses.
@@ -103,25 +118,25 @@ def last_figures(folder):
     return {k: v for k, v in figures.items() if k != "step" and v is not None}
 
 
-def _stays(line, step):
+def _stays(line: str, step: int) -> bool:
     try:
         content = json.loads(line)
-        # A warning comes again when the same steps are done again.
+        # Repeating the same steps repeats the warning.
         return content["step"] <= step or content.get("event", "warning") != "warning"
     except (ValueError, KeyError, TypeError):
-        # The line that a crash cut off.
+        # A line that a crash cut off.
         return False
 
 
-def _is_infinite(value):
+def _is_infinite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def check_wandb():
-    """Returns the `wandb` module.
+def check_wandb() -> ModuleType:
+    """Imports Weights & Biases.
 
     Raises:
-        ValueError: where it is not installed.
+        ValueError: if it is not installed.
     """
     try:
         import wandb
@@ -132,11 +147,11 @@ def check_wandb():
     return wandb
 
 
-def _start_wandb(folder, config):
+def _start_wandb(folder: Path, config: Mapping[str, Any] | None) -> Any:
     run = check_wandb().init(
         project="galip",
         name=folder.name,
-        # The same run when training resumes.
+        # A resumed run continues the same record.
         id=f"{folder.name}-{os.stat(folder).st_ino:x}",
         resume="allow",
         dir=str(folder),

@@ -39,7 +39,7 @@ def samples(gan, text_to_image_model, tmp_path):
             every,
             last=5,
             text_to_image=text_to_image_model,
-            pictures=np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), "uint8"),
+            real=np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), "uint8"),
             captions=list(captions),
             journal=Journal(tmp_path),
             guard=Guard(),
@@ -68,7 +68,7 @@ def test_samples(samples, tmp_path):
     assert [p.name for p in paths] == [f"step_{i:06d}.png" for i in (2, 4, 5)]
     grids = [np.asarray(Image.open(path)) for path in paths]
     assert grids[0].shape == (128, 128, 3)
-    # Nothing was learned in between: same noise, same captions, same pictures.
+    # Nothing was learned in between: same noise, same captions, same images.
     np.testing.assert_array_equal(grids[0], grids[1])
     assert [line.pop("step") for line in lines(tmp_path)] == [2, 4, 5]
     assert saved == [2]
@@ -83,7 +83,7 @@ def test_figures_of_samples(samples, tmp_path):
     assert line["cmmd"] > 0
     assert -1 <= line["clip_score"] <= 1
     assert line["diversity"] > 0
-    # Of twenty pictures sixteen are shown.
+    # Of twenty images sixteen are shown.
     grid = Image.open(tmp_path / "samples" / "step_000002.png")
     assert grid.size == (4 * 64, 4 * 64)
 

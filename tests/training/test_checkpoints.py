@@ -8,6 +8,7 @@ import pytest
 from galip_keras import GALIP
 from galip_keras.files import write_folder
 from galip_keras.models import text_to_image
+from galip_keras.training import checkpoints
 from galip_keras.training.checkpoints import Checkpoint
 from galip_keras.training.collapse import Guard
 from galip_keras.training.progress import training_step
@@ -21,8 +22,8 @@ def gan():
     return gan
 
 
-def checkpoint_in(folder, **kwargs):
-    return Checkpoint(folder, guard=Guard(), **kwargs)
+def checkpoint_in(folder, every):
+    return Checkpoint(folder, every, Guard())
 
 
 def set_state(gan, step):
@@ -77,7 +78,7 @@ def test_checkpoint_restores_every_state(gan, tmp_path):
 
 
 def test_checkpoint_keeps_the_newest(gan, tmp_path):
-    save(gan, checkpoint_in(tmp_path, every=10, keep=2), 9, 10, 100)
+    save(gan, checkpoint_in(tmp_path, every=10), 9, 10, 100)
     assert names(tmp_path) == ["step_00000010", "step_00000100"]
 
 
@@ -158,8 +159,9 @@ def test_write_folder_keeps_the_old_on_failure(tmp_path):
 
 
 @pytest.mark.parametrize(("seconds", "saved"), [(0.0, 2), (1e6, 0)])
-def test_slow_steps_are_saved_by_the_clock(gan, tmp_path, seconds, saved):
-    checkpoint = checkpoint_in(tmp_path, every=1000, every_seconds=seconds)
+def test_slow_steps_are_saved_by_the_clock(gan, tmp_path, monkeypatch, seconds, saved):
+    monkeypatch.setattr(checkpoints, "_LONGEST", seconds)
+    checkpoint = checkpoint_in(tmp_path, every=1000)
     checkpoint.set_model(gan)
     set_state(gan, 1)
     checkpoint.on_train_begin()
@@ -178,13 +180,13 @@ def test_state_is_plain_json(gan, tmp_path):
 
 
 def test_the_best_is_kept_beside_the_newest(gan, tmp_path):
-    checkpoint = checkpoint_in(tmp_path, every=10, keep=1)
+    checkpoint = checkpoint_in(tmp_path, every=10)
     for step in (10, 20):
         set_state(gan, step)
         checkpoint.guard.state["best_step"] = step
         checkpoint.save_best(gan)
-    save(gan, checkpoint, 30, 40)
-    assert names(tmp_path) == ["best_00000020", "step_00000040"]
+    save(gan, checkpoint, 30, 35, 40)
+    assert names(tmp_path) == ["best_00000020", "step_00000035", "step_00000040"]
     fresh = checkpoint_in(tmp_path, every=10)
     assert fresh.restore(gan) == 40
     assert fresh.restore_best(gan) == 20
@@ -203,11 +205,11 @@ def test_the_best_is_the_last_resort(gan, tmp_path):
 
 
 def test_going_back_drops_what_is_newer_than_the_best(gan, tmp_path):
-    checkpoint = checkpoint_in(tmp_path, every=10, keep=3)
+    checkpoint = checkpoint_in(tmp_path, every=10)
     save(gan, checkpoint, 10)
     set_state(gan, 20)
     checkpoint.save_best(gan)
-    save(gan, checkpoint, 30, 40)
+    save(gan, checkpoint, 30)
     assert checkpoint.drop_after_best()
     assert names(tmp_path) == ["best_00000020", "step_00000010"]
     assert checkpoint.restore(gan) == 20

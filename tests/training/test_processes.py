@@ -17,9 +17,9 @@ from outcome import assert_same, metrics
 SCRIPT = """
 import json, os, pathlib, signal, socket, sys, time, traceback
 from galip_cli.main import main
-from galip_keras.training import run as training
+from galip_keras.models.architectures import ARCHITECTURES
 
-training.ARCHITECTURES["galip_tiny"] = json.loads(sys.argv[1])
+ARCHITECTURES["galip_tiny"] = json.loads(sys.argv[1])
 command = json.loads(sys.argv[2])
 
 def fork(args):

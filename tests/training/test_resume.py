@@ -23,11 +23,12 @@ KILLS = 10
 # it is killed, "write" for a death inside of a checkpoint's write, or "end".
 SCRIPT = """
 import json, os, signal, sys, threading, traceback
-from galip_keras.training import callbacks
-from galip_keras.training import checkpoints
+from galip_keras import files
+from galip_keras.training import loop
+from galip_keras.models.architectures import ARCHITECTURES
 from galip_keras.training import run as training
 
-training.ARCHITECTURES["galip_tiny"] = json.loads(sys.argv[1])
+ARCHITECTURES["galip_tiny"] = json.loads(sys.argv[1])
 settings = json.loads(sys.argv[2])
 
 def die():
@@ -36,21 +37,21 @@ def die():
 def run(folder, death):
     if death == "write":
         # The third file that is synced: weights are there, the renaming is to come.
-        synced, sync = [], checkpoints._sync
+        synced, sync = [], files._sync
         def sync_or_die(path):
             synced.append(path)
             return die() if len(synced) == 3 else sync(path)
-        checkpoints._sync = sync_or_die
+        files._sync = sync_or_die
     elif death != "end":
         # Counted from the first step, which compiles.
-        class Timer(callbacks.Progress):
+        class Timer(loop.Progress):
             def on_train_batch_end(self, batch, logs=None):
                 if self._bar.n == self._bar.initial:
                     timer = threading.Timer(float(death), die)
                     timer.daemon = True
                     timer.start()
                 super().on_train_batch_end(batch, logs)
-        training.Progress = Timer
+        loop.Progress = Timer
     training.train(run=folder, resume=True, **settings)
 
 for folder, death in zip(sys.argv[3::2], sys.argv[4::2]):

@@ -247,8 +247,8 @@ class TrainingConfig:
     )
     augmentation: tuple[str, ...] = _setting(
         (),
-        "Augment what the discriminator sees, for small datasets: a few thousand images "
-        "at most. May be repeated.",
+        "Augment what the discriminator sees, for small datasets: a few thousand "
+        "images at most. May be repeated.",
         choices=("color", "translation", "cutout"),
         is_fixed=True,
     )

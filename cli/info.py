@@ -54,7 +54,8 @@ def _model(model):
     """What is known of a model, and its card."""
     from galip_keras.models.architectures import ARCHITECTURES
     from galip_keras.presets import card
-    from galip_keras.presets.loading import describe, find_preset, load_model
+    from galip_keras.presets.loading import find_preset, load_model
+    from galip_keras.presets.sizes import describe
 
     network = load_model(model)
     if model in ARCHITECTURES:

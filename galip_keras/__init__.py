@@ -1,12 +1,13 @@
 """GALIP: text-to-image GANs on a frozen CLIP, for Keras 3.
 
-The public names load on first use: importing the package costs nothing.
+Public names load on first use, so importing the package is cheap.
 """
 
 import importlib
 import sys
+from typing import Any
 
-from galip_keras import _moved
+from galip_keras import _moved, _registration
 
 __version__ = "0.1.0"
 
@@ -30,15 +31,16 @@ _MODULES = {
 __all__ = ["__version__", *_MODULES]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
     return getattr(module, name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *_MODULES])
 
 
 sys.meta_path.append(_moved.Finder())
+_registration.register_with_keras_hub()

@@ -1,12 +1,12 @@
-"""What all tests share: seeds, and markers that choose a backend."""
+"""Fixtures that all tests share, and markers that choose a backend."""
 
 import os
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# As many processes as cores: more threads would wait for each other.
+# The tests run in as many processes as cores: more threads would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Many tests compile the same training step, some of them in processes of their own.
+# Many tests compile the same training step, some in processes of their own.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "galip-test-jax")
 )
@@ -24,7 +24,7 @@ def _seeds():
 
 @pytest.fixture(scope="module")
 def less_to_compile():
-    """`galip_tiny` is `tiny.ARCHITECTURE`."""
+    """Makes `galip_tiny` mean `tiny.ARCHITECTURE`."""
     import tiny
 
     from galip_keras.models.architectures import ARCHITECTURES
@@ -36,7 +36,7 @@ def less_to_compile():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Circles, as arguments of `train` and `evaluate`."""
+    """Images of circles, as arguments of `train` and `evaluate`."""
     folder = tmp_path_factory.mktemp("data")
     return {
         "dataset": f"folder:{draw_pictures(folder / 'circles')}",
@@ -46,7 +46,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory):
-    """Another CLIP, as a preset."""
+    """A preset of another CLIP than the model's."""
     import tiny
 
     from galip_keras.models.random_clip import random_clip
@@ -75,50 +75,17 @@ def galip(capfd):
 
 @pytest.fixture
 def hubs(monkeypatch, tmp_path):
-    """Both hubs, as folders: where one is, by its name."""
-    import shutil
-    import types
+    """Both hubs as folders: `hubs("user/model")` is the folder of a model."""
+    from hubs import Hubs
 
-    import huggingface_hub
-    import kagglehub
-
-    def place(name):
-        folder = tmp_path / "hub" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def upload(name, source):
-        shutil.copytree(source, place(name), dirs_exist_ok=True)
-
-    monkeypatch.setattr(
-        huggingface_hub, "create_repo",
-        lambda repo_id, exist_ok: types.SimpleNamespace(repo_id=repo_id),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        huggingface_hub, "file_exists",
-        lambda repo_id, filename: (place(repo_id) / filename).is_file(),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        huggingface_hub, "upload_file",
-        lambda path_or_fileobj, path_in_repo, repo_id: shutil.copy(
-            path_or_fileobj, place(repo_id) / path_in_repo
-        ),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        huggingface_hub, "upload_folder",
-        lambda repo_id, folder_path: upload(repo_id, folder_path),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda name: str(place(name))
-    )
-    monkeypatch.setattr(kagglehub, "model_upload", upload)
-    monkeypatch.setattr(kagglehub, "model_download", lambda name: str(place(name)))
-    return place
+    doubles = Hubs(tmp_path / "hub")
+    doubles.replace(monkeypatch)
+    return doubles
 
 
 def pytest_collection_modifyitems(items):
-    # What takes longest comes first. A process never gives the memory of full-size
-    # models back, and two of those do not fit: these tests are one module.
+    # Start with the slowest tests. All full-size tests are in one module, since no
+    # process gives the memory of these models back, and two would not fit.
     markers = ("full_size", "slow")
     items.sort(key=lambda item: [m not in item.keywords for m in markers])
 

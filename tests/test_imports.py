@@ -1,18 +1,19 @@
-"""The floor plan: data flows one way, each library is imported in its rooms only."""
+"""The rules of the house: who imports whom, and how large things may become."""
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
+import child
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# From the foundation of the house to its roof: a module imports from its own package,
-# and from the floors below.
+# From the ground up: a module imports from its own package and from the floors below.
 FLOORS = [
-    {"files", "console", "images", "_moved", "backend"},
+    {"files", "console", "images", "_moved", "_registration", "backend"},
     {"models"},
     {"presets", "datasets"},
     {"convert", "export"},
@@ -32,8 +33,7 @@ ROOMS = {
     "jax": {"backend/jax.py"},
     "torch": {"backend/torch.py", "convert/pytorch.py"},
 }
-# Loaded when they are called: prompts in a graph, a SavedModel, and what is about the
-# devices of each backend.
+# Imported inside functions only.
 LAZY = {
     ("models/prompts.py", "tensorflow"),
     ("export/runtimes.py", "tensorflow"),
@@ -53,7 +53,7 @@ def python_files(folder):
 
 
 def imports(path):
-    """`(module, at the top of the file?)` of every import, `if TYPE_CHECKING` aside."""
+    """Yields `(module, is_at_top)` for every import, except under `TYPE_CHECKING`."""
     tree = ast.parse(path.read_text())
     typing_only = {
         inner
@@ -77,6 +77,10 @@ def imports(path):
             yield module, node.col_offset == 0
 
 
+def test_there_are_seven_floors_at_most():
+    assert len(FLOORS) <= 7
+
+
 @pytest.mark.parametrize(
     "path", python_files("galip_keras"), ids=lambda p: str(p.relative_to(ROOT))
 )
@@ -87,7 +91,7 @@ def test_a_module_imports_from_below_only(path):
         top, *rest = module.split(".")
         assert top not in ("cli", "galip_cli"), f"{place} imports the command line"
         if place == "__init__.py":
-            assert top != "galip_keras" or rest == ["_moved"]
+            assert top != "galip_keras" or rest in (["_moved"], ["_registration"])
         elif top == "galip_keras" and rest and not rest[0].startswith("__"):
             assert rest[0] == floor or floor_of(rest[0]) < floor_of(floor), (
                 f"{place} imports {module}, which is not below it"
@@ -116,6 +120,141 @@ def test_a_backend_is_under_a_hundred_lines(name):
     assert len(path.read_text().splitlines()) < 100
 
 
+# A command that is shown to the user: `galip` on a line of its own, or img2dataset at the
+# end of a text, with nothing but options and their values.
+COMMAND = re.compile(
+    r'^galip \w+( "[^"]*")?( --[a-z-]+ \S+)+$|\bimg2dataset( --\w+ \S+)+$', re.MULTILINE
+)
+MOST_PARAMETERS = 8
+MOST_LINES = 400
+
+
+def texts(tree):
+    """The texts of a module, docstrings too, with `{}` for what is filled in."""
+    inner = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            inner.update(ast.walk(node))
+            parts = [
+                x.value if isinstance(x, ast.Constant) else "{}" for x in node.values
+            ]
+            yield "".join(parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node not in inner:
+                yield node.value
+
+
+def options_named(tree):
+    """Options of the command line that a module's texts name."""
+    for text in texts(tree):
+        yield from re.findall(r"(?<![\w-])--[a-z][\w-]*", COMMAND.sub("", text))
+
+
+def backend_branches(tree):
+    """Where a module asks for the name of the backend.
+
+    It may report the name, as a value in a dict, and do nothing else with it.
+    """
+    reported = {
+        value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
+        for value in node.values
+    }
+    for node in ast.walk(tree):
+        if node in reported:
+            continue
+        text = ast.unparse(node)
+        if (isinstance(node, ast.Call) and re.search(r"(^|\.)backend\(\)$", text)) or (
+            isinstance(node, ast.Constant) and node.value == "KERAS_BACKEND"
+        ):
+            yield text
+
+
+def long_signatures(tree):
+    """Functions with too many parameters, constructors and click commands aside."""
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        is_command = any(".command" in ast.unparse(x) for x in node.decorator_list)
+        names = [x.arg for x in (*node.args.posonlyargs, *node.args.args)]
+        names += [x.arg for x in node.args.kwonlyargs]
+        count = len([name for name in names if name not in ("self", "cls")])
+        if count > MOST_PARAMETERS and node.name != "__init__" and not is_command:
+            yield f"{node.name} has {count} parameters"
+
+
+def check(rule, path):
+    assert list(rule(ast.parse(path.read_text()))) == []
+
+
+PACKAGE = pytest.mark.parametrize(
+    "path", python_files("galip_keras"), ids=lambda p: str(p.relative_to(ROOT))
+)
+EVERYWHERE = pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for folder in ("galip_keras", "cli", "examples", "benchmarks")
+        for path in python_files(folder)
+    ],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+
+
+@PACKAGE
+def test_the_package_names_arguments_and_not_options(path):
+    check(options_named, path)
+
+
+@PACKAGE
+def test_branches_on_the_backend_are_in_backend_alone(path):
+    if path.parent.name != "backend":
+        check(backend_branches, path)
+
+
+@EVERYWHERE
+def test_functions_take_few_parameters(path):
+    check(long_signatures, path)
+
+
+@EVERYWHERE
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize(
+    ("rule", "source"),
+    [
+        (options_named, 'raise ValueError("give --run")'),
+        (options_named, 'raise ValueError(f"{x} is lost: resume with --resume")'),
+        (options_named, '"galip train --resume goes on"'),
+        (options_named, '"""img2dataset wrote it, give --data-dir."""'),
+        (backend_branches, 'if keras.backend.backend() == "jax": pass'),
+        (backend_branches, "name = keras.config.backend()"),
+        (backend_branches, "from keras.backend import backend; backend() in x"),
+        (backend_branches, 'os.environ["KERAS_BACKEND"] == "jax"'),
+        (long_signatures, "def f(a, b, c, d, e, *, f, g, h, i): pass"),
+    ],
+)
+def test_a_broken_rule_is_noticed(rule, source):
+    assert list(rule(ast.parse(source)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "source"),
+    [
+        (options_named, "f'galip sample \"a bird\" --model {x}'"),
+        (options_named, 'f"fetch it first: img2dataset --url_list {x} --size 3"'),
+        (backend_branches, 'facts = {"backend": keras.backend.backend()}'),
+        (long_signatures, "def __init__(self, a, b, c, d, e, f, g, h, i): pass"),
+        (long_signatures, "@click.command()\ndef x(a, b, c, d, e, f, g, h, i): pass"),
+    ],
+)
+def test_what_the_rules_allow(rule, source):
+    assert list(rule(ast.parse(source))) == []
+
+
 def test_importing_the_package_loads_nothing_heavy():
     code = (
         "import sys, galip_keras; dir(galip_keras); galip_keras.__version__; "
@@ -134,3 +273,18 @@ def test_public_names_exist():
         assert getattr(galip_keras, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = galip_keras.Nothing
+
+
+FROM_PRESET = """
+import sys
+model = keras_hub.models.TextToImage.from_preset(sys.argv[1])
+assert type(model) is galip_keras.GALIPTextToImage
+"""
+
+
+@pytest.mark.parametrize("first", ["galip_keras", "keras_hub"])
+def test_keras_hub_loads_the_bundled_preset(first):
+    """In a process that imports nothing of ours but the package itself."""
+    second = {"galip_keras", "keras_hub"} - {first}
+    script = f"import {first}, {second.pop()}\n{FROM_PRESET}"
+    child.run(script, ROOT / "galip_keras" / "presets" / "toybirds")

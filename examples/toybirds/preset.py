@@ -19,7 +19,9 @@ from galip_keras.files import write_folder
 from galip_keras.metrics import classifier
 from galip_keras.models.architectures import preset_folder
 from galip_keras.presets import card
-from galip_keras.presets.loading import describe, find_preset, halve, load_model
+from galip_keras.presets.loading import find_preset, load_model
+from galip_keras.presets.precision import halve
+from galip_keras.presets.sizes import describe
 from galip_keras.training.run import origin_of
 
 FIGURES = Path(__file__).with_name("figures.json")

@@ -1,8 +1,13 @@
 """OpenAI's CLIP weights and vocabulary."""
 
+from __future__ import annotations
+
 import gzip
 import os
+from collections.abc import Mapping
+from typing import Any
 
+import keras
 import keras_hub
 import numpy as np
 
@@ -12,17 +17,16 @@ from galip_keras.convert.tensors import (
     assign,
     assign_dense,
     assign_norm,
-    check_empty,
     without_module,
 )
 from galip_keras.models.clip import load_clip
 from galip_keras.models.random_clip import byte_pair_tokenizer
 
-# The head size of every CLIP that OpenAI published; no tensor's shape tells it.
+# The head size of every CLIP that OpenAI published. No tensor's shape tells it.
 _HEAD_DIM = 64
 
 
-def clip_from_state(state):
+def clip_from_state(state: Mapping[str, Any]) -> keras_hub.models.CLIPBackbone:
     """Builds a CLIP from OpenAI's weights.
 
     Args:
@@ -32,7 +36,7 @@ def clip_from_state(state):
         A `keras_hub.models.CLIPBackbone`.
 
     Raises:
-        ValueError: where a tensor is missing, left over or of the wrong shape.
+        ValueError: if a tensor is missing, left over or of the wrong shape.
     """
     tensors = Tensors(dict(state))
     clip = _empty_clip(tensors)
@@ -52,14 +56,14 @@ def clip_from_state(state):
     assign_norm(text.layer_norm, tensors.under("ln_final."))
     assign(clip.text_projection.kernel, tensors.take("text_projection"))
     assign(clip.clip_head.logit_scale, tensors.take("logit_scale"))
-    # Facts about the architecture that OpenAI's archives carry beside the weights.
+    # Sizes, which OpenAI's archives store beside the weights.
     for name in ("input_resolution", "context_length", "vocab_size"):
-        tensors.tensors.pop(name, None)
-    check_empty(tensors)
+        tensors.drop(name)
+    tensors.check_empty()
     return clip
 
 
-def _empty_clip(tensors):
+def _empty_clip(tensors: Tensors) -> keras_hub.models.CLIPBackbone:
     hidden_dim, _, patch_size, _ = tensors.shape("visual.conv1.weight")
     grid_size = round((tensors.shape("visual.positional_embedding")[0] - 1) ** 0.5)
     vocabulary_size, text_dim = tensors.shape("token_embedding.weight")
@@ -88,8 +92,11 @@ def _empty_clip(tensors):
     )
 
 
-def load_vision(encoder, tensors):
-    """Everything that the generator's CLIP-ViT has too: no post norm, no projection."""
+def load_vision(encoder: keras.Layer, tensors: Tensors) -> None:
+    """Loads a vision encoder, up to its last block: no post norm, no projection.
+
+    The generator's CLIP-ViT has these weights, too.
+    """
     embedding = encoder.embedding
     kernel = tensors.take("conv1.weight").transpose(2, 3, 1, 0)
     assign(embedding.patch_embedding.kernel, kernel)
@@ -101,7 +108,7 @@ def load_vision(encoder, tensors):
     _load_transformer(encoder, tensors.under("transformer."))
 
 
-def _load_transformer(encoder, tensors):
+def _load_transformer(encoder: keras.Layer, tensors: Tensors) -> None:
     for i, block in enumerate(encoder.encoder_layers):
         source = tensors.under(f"resblocks.{i}.")
         assign_norm(block.layer_norm_1, source.under("ln_1."))
@@ -111,7 +118,7 @@ def _load_transformer(encoder, tensors):
         assign_dense(block.dense_2, source.under("mlp.c_proj."))
 
 
-def _load_attention(attention, tensors):
+def _load_attention(attention: keras.Layer, tensors: Tensors) -> None:
     kernels = np.split(tensors.take("in_proj_weight"), 3)
     biases = np.split(tensors.take("in_proj_bias"), 3)
     layers = (attention.query_dense, attention.key_dense, attention.value_dense)
@@ -124,21 +131,24 @@ def _load_attention(attention, tensors):
     assign(layer.bias, tensors.take("out_proj.bias"))
 
 
-def read_vocabulary(path, vocabulary_size=49408):
+def read_vocabulary(
+    path: str, vocabulary_size: int = 49408
+) -> keras_hub.models.CLIPTokenizer:
     """Reads OpenAI's `bpe_simple_vocab_16e6.txt.gz`.
 
     Args:
         path: string. The file of byte-pair merges.
-        vocabulary_size: int. Tokens of the CLIP; the file holds more merges than it
-            uses.
+        vocabulary_size: int. The number of tokens that the CLIP knows. The file holds
+            more merges than these need.
 
     Returns:
         A `keras_hub.models.CLIPTokenizer`.
 
     Raises:
-        ValueError: where the file is something else or too short.
+        ValueError: if the file is something else or too short.
     """
-    # The rest are 256 bytes, the same at the end of a word, start and end of the text.
+    # The other tokens are 256 bytes, the same 256 at the end of a word, and the start
+    # and the end of the text.
     num_merges = vocabulary_size - 2 * 256 - 2
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
@@ -152,22 +162,39 @@ def read_vocabulary(path, vocabulary_size=49408):
     return byte_pair_tokenizer(merges)
 
 
-def clip_state(state):
-    """Weights of CLIP by OpenAI's names, of whoever's file; all else as it is."""
+def clip_state(state: Any) -> dict[str, Any]:
+    """Finds the weights of a CLIP by OpenAI's names.
+
+    Args:
+        state: what `read_state` returned.
+
+    Returns:
+        A dict of tensors by OpenAI's names, or `state` itself if it is no CLIP.
+    """
     if not isinstance(state, dict):
         return {}
     found = state.get("state_dict", state)
     found = without_module(found) if isinstance(found, dict) else {}
-    # open_clip's text towers of their own.
+    # open_clip's prefix for a custom text tower.
     found = {name.removeprefix("text."): value for name, value in found.items()}
     return found if is_clip(found) else state
 
 
-def is_clip(state):
+def is_clip(state: Mapping[str, Any]) -> bool:
+    """Whether a state dict holds a CLIP by OpenAI's names."""
     return "visual.conv1.weight" in state
 
 
-def load_any_clip(source, vocabulary):
+def load_any_clip(
+    source: str, vocabulary: str | None
+) -> tuple[keras_hub.models.CLIPBackbone, keras_hub.models.CLIPTokenizer]:
+    """Loads a CLIP from a preset or from a file of weights.
+
+    Args:
+        source: string. As `galip_keras.models.clip.load_clip` takes it, or a file of
+            OpenAI's or open_clip's weights.
+        vocabulary: string or None. OpenAI's vocabulary, for a file of weights.
+    """
     if not os.path.isfile(source):
         return load_clip(source)
     state = clip_state(read_state(source, lazy=True))
@@ -177,11 +204,14 @@ def load_any_clip(source, vocabulary):
     return backbone, clip_tokenizer(backbone, vocabulary)
 
 
-def clip_tokenizer(backbone, vocabulary):
+def clip_tokenizer(
+    backbone: keras_hub.models.CLIPBackbone, vocabulary: str | None
+) -> keras_hub.models.CLIPTokenizer:
+    """The tokenizer of a CLIP, from OpenAI's vocabulary or keras-hub's copy of it."""
     if vocabulary is not None:
         return read_vocabulary(vocabulary, backbone.text_encoder.vocabulary_size)
     try:
-        # All of OpenAI's CLIPs share one vocabulary.
+        # OpenAI's CLIPs all share one vocabulary.
         return keras_hub.models.CLIPTokenizer.from_preset("clip_vit_base_patch32")
     except Exception as error:
         raise ValueError(

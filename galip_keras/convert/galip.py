@@ -1,15 +1,19 @@
-"""The authors' PyTorch checkpoints and OpenAI's CLIP weights, as Keras models.
+"""The checkpoints of GALIP's authors as Keras models.
 
-This is the only place that knows their names. Everything goes through `Tensors`, which
-hands out each tensor once and in the end must be empty: nothing is loaded twice,
-nothing is forgotten.
+Only this package knows the names in their files. Everything goes through `Tensors`,
+which hands out each tensor once and must be empty in the end: nothing is loaded twice,
+and nothing is forgotten.
 """
 
-import hashlib
+from __future__ import annotations
+
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
+import keras_hub
 import numpy as np
 
 from galip_keras import __version__
@@ -27,10 +31,9 @@ from galip_keras.convert.tensors import (
     assign,
     assign_conv,
     assign_dense,
-    check_empty,
     without_module,
 )
-from galip_keras.files import write_folder
+from galip_keras.files import sha256, write_folder
 from galip_keras.models.backbone import GALIPBackbone
 from galip_keras.models.clip import FrozenCLIP
 from galip_keras.models.mate_d import MateD
@@ -38,29 +41,33 @@ from galip_keras.models.mate_g import MateG
 from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
 from galip_keras.models.text_to_image import GALIPTextToImage
 from galip_keras.presets import card
-from galip_keras.presets.loading import DISCRIMINATOR, describe, halve
+from galip_keras.presets.fine_tuning import DISCRIMINATOR
+from galip_keras.presets.precision import halve
+from galip_keras.presets.sizes import describe
 
-# In the authors' generator the CLIP-ViT stands under this name.
+# The name of the CLIP-ViT in the authors' generator.
 _VIT_PREFIX = "mapping.CLIP_ViT."
 
 
-def generator_from_state(state, clip):
+def generator_from_state(
+    state: Mapping[str, Any], clip: keras_hub.models.CLIPBackbone
+) -> MateG:
     """Builds the generator from the authors' `netG`.
 
-    The CLIP-ViT inside it comes from the checkpoint, text encoder and image embedding
-    from the CLIP given.
+    The CLIP-ViT inside it comes from the checkpoint. The text encoder and the image
+    embedding come from `clip`.
 
     Args:
         state: dict of NumPy arrays by the authors' names, with or without `module.`.
         clip: the `keras_hub.models.CLIPBackbone` it was trained on. Its vision encoder
-            takes the checkpoint's values in place.
+            is overwritten with the checkpoint's values.
 
     Returns:
         A `galip_keras.MateG`.
 
     Raises:
-        ValueError: where a tensor is missing, left over or of the wrong shape, or the
-            checkpoint stands on another CLIP.
+        ValueError: if a tensor is missing, left over or of the wrong shape, or if the
+            checkpoint was trained on another CLIP.
     """
     tensors = Tensors(without_module(state))
     vit = tensors.under(_VIT_PREFIX)
@@ -76,7 +83,9 @@ def generator_from_state(state, clip):
         assign_conv(block.conv_2, source.under("conv2."))
         _load_fusion(block.fusion_2, source.under("fuse2."))
     assign_conv(predictor.conv, tensors.under("mapping.conv_fuse."))
-    assign_dense(generator.prompt_predictor.dense, tensors.under("mapping.fc_prompt."))
+    prompts = generator.prompt_predictor
+    assert prompts is not None  # The authors' generator always has prompts.
+    assign_dense(prompts.dense, tensors.under("mapping.fc_prompt."))
     assign_conv(generator.conv, tensors.under("mapping.conv."))
     for i, block in enumerate(generator.generator_blocks):
         source = tensors.under(f"GBlocks.{i}.")
@@ -87,11 +96,11 @@ def generator_from_state(state, clip):
         if block.shortcut is not None:
             assign_conv(block.shortcut, source.under("c_sc."))
     assign_conv(generator.to_rgb, tensors.under("to_rgb.1."))
-    check_empty(tensors)
+    tensors.check_empty()
     return generator
 
 
-def _empty_generator(tensors, clip):
+def _empty_generator(tensors: Tensors, clip: FrozenCLIP) -> MateG:
     num_prompts = tensors.shape("mapping.fc_prompt.weight")[0] // clip.hidden_dim
     return MateG(
         clip,
@@ -102,8 +111,8 @@ def _empty_generator(tensors, clip):
     )
 
 
-def _load_code(predictor, tensors):
-    """The authors' dense layer fills channels first, ours channels last."""
+def _load_code(predictor: keras.Layer, tensors: Tensors) -> None:
+    """Loads the dense layer: the authors' fills channels first, ours channels last."""
     shape = (predictor.base_channels, predictor.grid_size, predictor.grid_size)
     kernel = tensors.take("weight")
     latent_dim = kernel.shape[1]
@@ -115,14 +124,14 @@ def _load_code(predictor, tensors):
     assign(predictor.code.bias, bias.reshape(-1))
 
 
-def _load_fusion(fusion, tensors):
+def _load_fusion(fusion: keras.Layer, tensors: Tensors) -> None:
     perceptrons = [
         tensors.under(f"affine{i}.fc_{name}.")
         for i in (0, 1)
         for name in ("gamma", "beta")
     ]
 
-    def take(name):
+    def take(name: str) -> list[np.ndarray]:
         return [p.take(name).T for p in perceptrons]
 
     assign(fusion.hidden_kernel, np.concatenate(take("linear1.weight"), axis=-1))
@@ -131,7 +140,7 @@ def _load_fusion(fusion, tensors):
     assign(fusion.output_bias, np.stack(take("linear2.bias")))
 
 
-def _check_same_clip(clip, vit):
+def _check_same_clip(clip: keras_hub.models.CLIPBackbone, vit: Tensors) -> None:
     embeddings = clip.vision_encoder.embedding.position_embedding.embeddings
     ours = keras.ops.convert_to_numpy(embeddings)
     theirs = vit.peek("positional_embedding")
@@ -145,7 +154,9 @@ def _check_same_clip(clip, vit):
         )
 
 
-def discriminator_from_state(extractor_state, head_state, clip):
+def discriminator_from_state(
+    extractor_state: Mapping[str, Any], head_state: Mapping[str, Any], clip: FrozenCLIP
+) -> MateD:
     """Builds the discriminator from the authors' `netD` and `netC`.
 
     Args:
@@ -157,7 +168,7 @@ def discriminator_from_state(extractor_state, head_state, clip):
         A `galip_keras.MateD`.
 
     Raises:
-        ValueError: where a tensor is missing, left over or of the wrong shape.
+        ValueError: if a tensor is missing, left over or of the wrong shape.
     """
     tensors = Tensors(without_module(extractor_state))
     head = Tensors(without_module(head_state))
@@ -170,7 +181,7 @@ def discriminator_from_state(extractor_state, head_state, clip):
         source = tensors.under(f"DBlocks.{i}.")
         _load_discriminator_block(block, source)
         assign(block.beta, source.take("beta").reshape(()))
-        # The authors' first blocks carry a 1x1 shortcut that no forward pass uses.
+        # The authors' first blocks hold a 1x1 shortcut that no forward pass uses.
         source.take("conv_s.weight")
         source.take("conv_s.bias")
     source = tensors.under("main.")
@@ -178,53 +189,52 @@ def discriminator_from_state(extractor_state, head_state, clip):
     assign_conv(discriminator.narrow_block.shortcut, source.under("conv_s."))
     assign_conv(discriminator.head_conv_1, head.under("joint_conv.0."))
     assign_conv(discriminator.head_conv_2, head.under("joint_conv.2."))
-    check_empty(tensors)
-    check_empty(head)
+    tensors.check_empty()
+    head.check_empty()
     return discriminator
 
 
-def _load_discriminator_block(block, tensors):
+def _load_discriminator_block(block: keras.Layer, tensors: Tensors) -> None:
     assign_conv(block.conv_1, tensors.under("conv_r.0."))
     assign_conv(block.conv_2, tensors.under("conv_r.2."))
     assign(block.gamma, tensors.take("gamma").reshape(()))
 
 
-def convert(checkpoint, out, clip="clip_vit_base_patch32", vocabulary=None, half=False):
-    """Converts a checkpoint of the authors, or of CLIP, to a preset folder.
+def convert(
+    checkpoint: str,
+    out: str,
+    clip: str = "clip_vit_base_patch32",
+    vocabulary: str | None = None,
+    half: bool = False,
+) -> GALIPTextToImage | keras_hub.models.CLIPBackbone:
+    """Converts a checkpoint of GALIP's authors, or of CLIP, to a preset folder.
 
     Args:
         checkpoint: string. A `.pth` file: the authors' (`netG`, and `netD` and `netC`
-            where present), or weights of CLIP by OpenAI's names, a state dict or
+            if present), or weights of CLIP by OpenAI's names, as a state dict or
             OpenAI's own TorchScript archive.
-        out: string. The folder to write; it must not exist yet. For GALIP a model card
-            stands in it, and the discriminator as `discriminator.weights.h5`.
+        out: string. The folder to write, which must not exist yet. For GALIP it also
+            gets a model card, and the discriminator as `discriminator.weights.h5`.
         clip: string. The CLIP that GALIP was trained on: a keras-hub preset, a preset
             folder, or a file of OpenAI's weights (`ViT-B-32.pt`) or of open_clip's.
-        vocabulary: string. OpenAI's `bpe_simple_vocab_16e6.txt.gz`, where the CLIP
-            comes from a file of weights. Defaults to the tokenizer of keras-hub's
+        vocabulary: string. OpenAI's `bpe_simple_vocab_16e6.txt.gz`, if the CLIP comes
+            from a file of weights. Defaults to the tokenizer of keras-hub's
             `clip_vit_base_patch32`.
-        half: bool. Whether to store the weights in half precision. They are computed
-            with in float32 as ever.
+        half: bool. Whether to store the weights in half precision. Computation stays
+            in float32.
 
     Returns:
         The model written: a `GALIPTextToImage` or a `CLIPBackbone`.
 
     Raises:
-        ValueError: where the file is something else; the line says what was found.
-        FileExistsError: where `out` exists.
+        ValueError: if the file is something else; the message says what was found.
+        FileExistsError: if `out` exists.
     """
     if os.path.exists(out):
         raise FileExistsError(f"{out} exists already. Choose another `out`.")
     state = clip_state(read_state(checkpoint, lazy=True))
     if is_clip(state):
-        backbone = clip_from_state(state)
-        tokenizer = clip_tokenizer(backbone, vocabulary)
-        with write_folder(Path(out)) as folder:
-            backbone.save_to_preset(str(folder))
-            tokenizer.save_to_preset(str(folder))
-            if half:
-                halve(folder)
-        return backbone
+        return _convert_clip(state, Path(out), vocabulary, half)
     networks = _networks(state, checkpoint)
     backbone, tokenizer = load_any_clip(clip, vocabulary)
     generator = generator_from_state(networks.pop("netG"), backbone)
@@ -243,29 +253,20 @@ def convert(checkpoint, out, clip="clip_vit_base_patch32", vocabulary=None, half
     return model
 
 
-def _origin(checkpoint, out, clip, state):
-    epoch = state.get("epoch")
-    return {
-        "title": os.path.basename(os.path.abspath(out)),
-        "made": f"`{os.path.basename(checkpoint)}` of GALIP's authors"
-        f"{f', epoch {epoch}' if isinstance(epoch, int) else ''}, converted by "
-        f"galip-keras {__version__}. The file's SHA-256 is {sha256(checkpoint)}.",
-        "data": "See the authors' page of this checkpoint, "
-        "https://github.com/tobran/GALIP: the file does not tell.",
-        "clip": f"`{os.path.basename(clip)}`, its vision transformer from the file",
-        "figures": {},
-    }
+def _convert_clip(
+    state: dict[str, Any], out: Path, vocabulary: str | None, half: bool
+) -> keras_hub.models.CLIPBackbone:
+    backbone = clip_from_state(state)
+    tokenizer = clip_tokenizer(backbone, vocabulary)
+    with write_folder(out) as folder:
+        backbone.save_to_preset(str(folder))
+        tokenizer.save_to_preset(str(folder))
+        if half:
+            halve(folder)
+    return backbone
 
 
-def sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def _networks(state, path):
+def _networks(state: dict[str, Any], path: str) -> dict[str, Any]:
     networks = state.get("model", state)
     if not isinstance(networks, dict) or "netG" not in networks:
         found = ", ".join(map(str, list(networks)[:5])) or "nothing by name"
@@ -274,3 +275,19 @@ def _networks(state, path):
             f"(visual.conv1.weight): it holds {found}."
         )
     return dict(networks)
+
+
+def _origin(
+    checkpoint: str, out: str, clip: str, state: dict[str, Any]
+) -> dict[str, Any]:
+    epoch = state.get("epoch")
+    return {
+        "title": os.path.basename(os.path.abspath(out)),
+        "made": f"`{os.path.basename(checkpoint)}` of GALIP's authors"
+        f"{f', epoch {epoch}' if isinstance(epoch, int) else ''}, converted by "
+        f"galip-keras {__version__}. The file's SHA-256 is {sha256(checkpoint)}.",
+        "data": "The file does not say: see the authors' page about this checkpoint, "
+        "https://github.com/tobran/GALIP.",
+        "clip": f"`{os.path.basename(clip)}`, its vision transformer from the file",
+        "figures": {},
+    }

@@ -1,15 +1,19 @@
-"""PyTorch's files of weights, read without running what may be in them."""
+"""PyTorch's weight files, read without running any code in them."""
+
+from __future__ import annotations
 
 import collections
 import pickle
 import re
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-# What an archive's storages hold. NumPy lacks bfloat16: the upper half of a float32.
+# NumPy types of an archive's storages. NumPy lacks bfloat16, which is the upper half
+# of a float32.
 _DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -24,25 +28,23 @@ _DTYPES = {
 }
 
 
-def read_state(path, lazy=False):
-    """Reads a PyTorch file that holds tensors and plain containers only.
+def read_state(path: str | Path, lazy: bool = False) -> Any:
+    """Reads a PyTorch file that holds nothing but tensors and plain containers.
 
     Args:
-        path: string. A file that `torch.save` or `torch.jit.save` wrote. Of a
-            TorchScript archive the parameters and buffers are read, by their dotted
-            names; its code is not looked at.
-        lazy: bool. Whether to leave tensors on disk: they are `Stored`, which
-            `np.asarray` reads. Where a file is older than PyTorch 1.6, they are arrays
-            all the same.
+        path: path. A file written by `torch.save` or `torch.jit.save`. From a
+            TorchScript archive, parameters and buffers are read by their dotted names;
+            its code is ignored.
+        lazy: bool. Whether to leave tensors on disk, as `Stored`, which `np.asarray`
+            reads. Files older than PyTorch 1.6 are always read as a whole.
 
     Returns:
-        What the file holds, tensors as NumPy arrays.
+        The content of the file, with tensors as NumPy arrays.
 
     Raises:
-        ValueError: for a file that is something else or carries code. Nothing in it is
+        ValueError: if the file is something else or carries code. Nothing in it is
             executed.
-        ImportError: where the file is older than PyTorch 1.6, and PyTorch is not
-            installed.
+        ImportError: if the file is older than PyTorch 1.6 and PyTorch is not installed.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}.")
@@ -63,8 +65,8 @@ def read_state(path, lazy=False):
     return state if lazy else to_numpy(state)
 
 
-def to_numpy(value):
-    """Tensors, also those in dicts and lists, as NumPy arrays."""
+def to_numpy(value: Any) -> Any:
+    """Converts tensors to NumPy arrays, including those in dicts and lists."""
     if isinstance(value, dict):
         return {key: to_numpy(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -79,30 +81,36 @@ def to_numpy(value):
 
 
 class _Forbidden(Exception):
-    """The name of something that is no tensor."""
+    """A file refers to something other than tensors and plain containers."""
 
 
-def _read_old(path):
-    """What PyTorch wrote before 1.6: a row of pickles, which only it can read."""
+def _read_old(path: str | Path) -> Any:
+    """Reads the format before PyTorch 1.6, pickles that only PyTorch can read."""
     try:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"{path} is of a PyTorch before 1.6, or none of its files: reading it "
+            f"{path} is older than PyTorch 1.6, or not a PyTorch file: reading it "
             "needs PyTorch, pip install 'galip-keras[torch]'"
         ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # PyTorch names what its reader of plain tensors met.
+        # PyTorch's message names the object that it refused.
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise (_Forbidden(found[1]) if found else error) from error
 
 
 class Stored:
-    """A tensor that is still in its file: `np.asarray` reads it."""
+    """A tensor that is still in its file. `np.asarray` reads it."""
 
-    def __init__(self, storage, offset, shape, stride):
+    def __init__(
+        self,
+        storage: _Storage,
+        offset: int,
+        shape: tuple[int, ...],
+        stride: tuple[int, ...],
+    ) -> None:
         self._storage = storage
         self._offset = offset
         self.shape = tuple(shape)
@@ -113,7 +121,7 @@ class Stored:
         ):
             raise ValueError("A tensor is larger than its storage.")
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         values = self._storage.read()
         steps = [step * values.itemsize for step in self._stride]
         tensor = np.lib.stride_tricks.as_strided(
@@ -125,49 +133,60 @@ class Stored:
 
 
 class _Storage:
-    def __init__(self, path, entry, dtype, count):
+    """The numbers of one or more tensors, a file in the archive."""
+
+    def __init__(
+        self, path: str | Path, entry: zipfile.ZipInfo, dtype: str, count: int
+    ) -> None:
         self.path = path
         self.entry = entry
         self.dtype = dtype
         self.count = count
-        # What is compressed could be larger than it looks.
+        # A compressed entry could be larger than it looks.
         if (
             entry.compress_type != zipfile.ZIP_STORED
             or count * np.dtype(dtype).itemsize > entry.file_size
         ):
-            raise ValueError(f"The storage {entry.filename} is no plain one.")
+            raise ValueError(f"The storage {entry.filename} is compressed or cut.")
 
-    def read(self):
+    def read(self) -> np.ndarray:
         with zipfile.ZipFile(self.path) as archive:
             return np.frombuffer(archive.read(self.entry), self.dtype)
 
 
 class _Module:
-    """What stands in TorchScript for a module: its attributes, and no code."""
+    """A module of TorchScript: its attributes, without its code."""
 
-    attributes: ClassVar[dict] = {}
+    # Unpickling calls no constructor, and `__setstate__` only if there is a state.
+    attributes: dict[str, Any] = {}  # noqa: RUF012
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         self.attributes = state if isinstance(state, dict) else {}
 
 
 class _Reader(pickle.Unpickler):
-    """Reads the pickle of an archive, in which nothing can be called but what is here.
+    """Unpickles an archive that may use nothing but the names listed here.
 
-    `torch.load` refuses TorchScript where it is to run nothing, and has all tensors in
-    memory at once.
+    `torch.load` would need all tensors in memory at once, and cannot read TorchScript
+    without running it.
     """
 
-    def __init__(self, file, path, archive, root):
+    def __init__(
+        self,
+        file: BinaryIO,
+        path: str | Path,
+        archive: zipfile.ZipFile,
+        root: str,
+    ) -> None:
         super().__init__(file)
         self._path = path
         self._archive = archive
         self._root = root
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
             return _Module
-        known = {
+        known: dict[tuple[str, str], Callable] = {
             ("torch._utils", "_rebuild_tensor_v2"): _tensor,
             ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
             ("torch", "Size"): tuple,
@@ -182,29 +201,35 @@ class _Reader(pickle.Unpickler):
             return list
         raise _Forbidden(f"{module}.{name}")
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: Any) -> _Storage:
         _, dtype, key, _, count = pid
         entry = self._archive.getinfo(f"{self._root}data/{key}")
         return _Storage(self._path, entry, dtype, count)
 
 
-def _read_archive(path):
+def _read_archive(path: str | Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith("/data.pkl"))
         root = name.removesuffix("data.pkl")
         order = f"{root}byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
-            raise ValueError("It is of a big-endian machine.")
+            raise ValueError("It was written on a big-endian machine.")
         with archive.open(name) as file:
-            state = _Reader(file, path, archive, root).load()
+            state = _Reader(cast(BinaryIO, file), path, archive, root).load()
     return dict(_tensors(state)) if isinstance(state, _Module) else state
 
 
-def _tensor(storage, offset, shape, stride, *_):
+def _tensor(
+    storage: _Storage,
+    offset: int,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    *_: Any,
+) -> Stored:
     return Stored(storage, offset, shape, stride)
 
 
-def _tensors(module, prefix=""):
+def _tensors(module: _Module, prefix: str = "") -> Iterator[tuple[str, Stored]]:
     for name, value in module.attributes.items():
         if isinstance(value, _Module):
             yield from _tensors(value, f"{prefix}{name}.")

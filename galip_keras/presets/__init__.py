@@ -1,1 +1,1 @@
-"""Trained models: found, loaded, described and shared."""
+"""Trained models: find, load, describe and share them."""

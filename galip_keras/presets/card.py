@@ -1,12 +1,15 @@
-"""Model cards: what a preset is, where it comes from, how good it is, what for."""
+"""Model cards: what a preset is, where it comes from, and what it is good for."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 CARD = "README.md"
 ORIGIN = "origin.json"
 
-# What stands below it in a card is its owner's, and kept when the card is renewed.
+# The owner's part of a card begins here. It is kept when the card is renewed.
 OWN = "<!-- What you write below this line is kept when the card is renewed. -->"
 
 _CARD = """\
@@ -35,7 +38,7 @@ images = model.generate(["a bird"], seed=0)  # uint8 (1, {size}, {size}, 3)
 
 ## Model
 
-A [GALIP](https://arxiv.org/abs/2301.12959) for pictures of {size}x{size} pixels, with
+A [GALIP](https://arxiv.org/abs/2301.12959) for images of {size}x{size} pixels, with
 {generator:,} trained parameters on a frozen CLIP of {clip:,}: {clip_source}, {layers}
 blocks of width {width} on {grid}x{grid} patches.
 
@@ -49,10 +52,10 @@ blocks of width {width} on {grid}x{grid} patches.
 
 ## Intended use
 
-Research, teaching and play. It draws what its training pictures show and little else,
-repeats the prejudices of those pictures and of CLIP, and cannot spell or count. Not for
-pictures that are to pass for photographs of real persons or events, nor for anything
-that decides about people.
+Research, teaching and play. The model draws what its training images show and little
+else, repeats the biases of those images and of CLIP, and cannot spell or count. Do not
+use it for images meant to pass for photographs of real people or events, or for any
+decision about people.
 
 """
 
@@ -61,20 +64,25 @@ _OWN = f"""\
 
 ## Licence
 
-Not stated yet: whoever publishes these weights says here. The data and the CLIP that
-they come from have licences of their own.
+Not stated yet: whoever publishes these weights states it here. The training data and
+the CLIP have licences of their own.
 """
 
 
-def write(folder, facts, origin, earlier=None):
-    """Writes the card of a preset, and as JSON where the preset comes from.
+def write(
+    folder: str | Path,
+    facts: dict[str, Any],
+    origin: dict[str, Any],
+    earlier: str | Path | None = None,
+) -> None:
+    """Writes the card of a preset, and its origin as JSON.
 
     Args:
         folder: path. The preset folder.
-        facts: dict. What `galip_keras.presets.loading.describe` tells of the model.
+        facts: dict. What `galip_keras.presets.sizes.describe` says about the model.
         origin: dict of `"title"`, `"made"`, `"data"` and `"clip"`, in words, and
-            `"figures"`, a dict of numbers by name. More is kept in the JSON.
-        earlier: path. A folder with the card that this one takes the place of.
+            `"figures"`, a dict of numbers by name. Further keys are kept in the JSON.
+        earlier: path. A folder with the card that this one replaces.
     """
     folder = Path(folder)
     card = _CARD.format(
@@ -89,31 +97,36 @@ def write(folder, facts, origin, earlier=None):
         grid=facts["clip_grid_size"],
         figures=_figures(origin["figures"]),
     )
-    own = earlier and read(earlier).partition(OWN)[2]
+    own = read(earlier).partition(OWN)[2] if earlier else ""
     (folder / CARD).write_text(card + (OWN + own if own else _OWN), "utf-8")
     (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", "utf-8")
 
 
-def move(folder, address):
-    """Names in the card of a preset the address where it is found from now on."""
+def move(folder: str | Path, address: str) -> None:
+    """Puts a new address into the commands that the card of a preset shows.
+
+    Args:
+        folder: path. The preset folder.
+        address: string. Where the preset will be found.
+    """
     text, origin = read(folder), read_origin(folder)
     if text and origin:
         text = text.replace(_handle(origin), address)
         (Path(folder) / CARD).write_text(text, "utf-8")
 
 
-def _handle(origin):
+def _handle(origin: dict[str, Any]) -> str:
     return f"./{origin['title']}"
 
 
-def read(folder):
-    """The text of a preset's card, empty where there is none."""
+def read(folder: str | Path) -> str:
+    """The text of a preset's card, empty if it has none."""
     path = Path(folder) / CARD
     return path.read_text("utf-8") if path.is_file() else ""
 
 
-def read_origin(folder):
-    """Where a preset comes from, as `write` was told; empty where nothing is known."""
+def read_origin(folder: str | Path) -> dict[str, Any]:
+    """The origin of a preset, as given to `write`; empty if it is unknown."""
     path = Path(folder) / ORIGIN
     try:
         origin = json.loads(path.read_text("utf-8"))
@@ -122,8 +135,8 @@ def read_origin(folder):
     return origin if isinstance(origin, dict) else {}
 
 
-def _figures(figures):
+def _figures(figures: dict[str, float]) -> str:
     if not figures:
-        return "None were measured: `galip evaluate` does."
+        return "Not measured yet: run `galip evaluate`."
     rows = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
     return "\n".join(["| | |", "|---|---|", *rows])

@@ -1,4 +1,6 @@
-"""Presets on their way to a hub."""
+"""Upload presets to a hub."""
+
+from __future__ import annotations
 
 import re
 import shutil
@@ -11,42 +13,34 @@ from galip_keras.console import first_words
 from galip_keras.presets import card
 from galip_keras.presets.loading import find_preset
 
-# What `find_preset` reads again, and of what form.
-_ADDRESSES = {
-    "hf": r"hf://[\w.-]+(/[\w.-]+)?",
-    "kaggle": r"kaggle://[\w-]+/[\w-]+/keras/[\w-]+",
-}
+# The addresses that `find_preset` can read again.
+_ADDRESS = re.compile(
+    r"hf://[\w.-]+(/[\w.-]+)?|kaggle://[\w-]+/[\w-]+/keras/[\w-]+",
+)
 
 
-def push(preset, address):
-    """Uploads a preset to a hub, as `keras_hub.upload_preset` does, with its card.
+def push(preset: str | Path, address: str) -> str:
+    """Uploads a preset with its card, as `keras_hub.upload_preset` does.
 
     Args:
-        preset: string. A preset, a preset folder or a run folder.
+        preset: string or path. A preset, a preset folder or a run folder.
         address: string. `hf://USER/MODEL` or `kaggle://USER/MODEL/keras/VARIATION`.
 
     Returns:
         The address, which `GALIPTextToImage.from_preset` takes.
 
     Raises:
-        ValueError: where there is no such preset, the address is none, or the hub
+        ValueError: if there is no such preset, the address is not valid, or the hub
             refuses.
     """
-    if not any(re.fullmatch(form, address) for form in _ADDRESSES.values()):
+    if not _ADDRESS.fullmatch(address):
         raise ValueError(
             f"{address!r} is no address of a hub: give hf://USER/MODEL or "
             "kaggle://USER/MODEL/keras/VARIATION"
         )
     folder = Path(find_preset(preset))
     try:
-        # A copy: where the hub has no card yet, keras-hub writes one of its own over
-        # that of the folder, and deletes it.
-        with tempfile.TemporaryDirectory() as temporary:
-            copy = Path(shutil.copytree(folder, Path(temporary, folder.name)))
-            card.move(copy, address)
-            if address.startswith("hf://") and card.read(copy):
-                _upload_card(copy, address.removeprefix("hf://"))
-            keras_hub.upload_preset(address, str(copy))
+        _upload(folder, address)
     except Exception as error:
         raise ValueError(
             f"{address} did not take {preset} ({first_words(error)})"
@@ -54,7 +48,18 @@ def push(preset, address):
     return address
 
 
-def _upload_card(folder, name):
+def _upload(folder: Path, address: str) -> None:
+    # Upload a copy: if the hub has no card yet, keras-hub overwrites the one in the
+    # folder with its own, and then deletes it.
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(shutil.copytree(folder, Path(temporary, folder.name)))
+        card.move(copy, address)
+        if address.startswith("hf://") and card.read(copy):
+            _upload_card(copy, address.removeprefix("hf://"))
+        keras_hub.upload_preset(address, str(copy))
+
+
+def _upload_card(folder: Path, name: str) -> None:
     import huggingface_hub
 
     repository = huggingface_hub.create_repo(name, exist_ok=True)

@@ -13,13 +13,13 @@ from galip_keras.models.architectures import ARCHITECTURES
 from galip_keras.models.gan import GALIP
 from galip_keras.models.text_to_image import GALIPTextToImage
 from galip_keras.presets import card
-from galip_keras.presets.loading import (
+from galip_keras.presets.fine_tuning import (
     DISCRIMINATOR,
     PAPER,
     TRAINING,
-    describe,
-    set_precision,
 )
+from galip_keras.presets.precision import set_precision
+from galip_keras.presets.sizes import describe
 from galip_keras.training.config import TrainingConfig
 from galip_keras.training.journal import last_figures
 from galip_keras.training.plan import Plan

@@ -17,9 +17,7 @@ from galip_keras import __version__, datasets
 from galip_keras.backend import devices
 from galip_keras.console import say, silence
 from galip_keras.files import make_folder, write_text
-from galip_keras.presets.loading import (
-    CONFIG,
-)
+from galip_keras.presets.loading import CONFIG
 from galip_keras.training.config import TrainingConfig, check_names, settings
 from galip_keras.training.loop import Loop, Outcome
 from galip_keras.training.plan import (

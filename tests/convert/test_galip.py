@@ -14,9 +14,10 @@ from keras.ops import convert_to_numpy
 from galip_keras import GALIPTextToImage
 from galip_keras.convert import galip as convert
 from galip_keras.convert import pytorch
+from galip_keras.convert.clip import read_vocabulary
 from galip_keras.models.clip import load_clip
 from galip_keras.models.text_to_image import build
-from galip_keras.presets import card, loading
+from galip_keras.presets import card, precision
 
 torch = pytest.importorskip("torch")
 torchscript = pytest.importorskip("torchscript")
@@ -135,7 +136,7 @@ def test_another_clip_is_refused(checkpoint):
 
 
 def clip_of(path):
-    state = convert._clip_state(pytorch.read_state(str(path)))
+    state = convert.clip_state(pytorch.read_state(str(path)))
     return convert.clip_from_state(state)
 
 
@@ -223,7 +224,7 @@ def test_weights_beyond_half_precision_are_refused(tmp_path):
     with h5py.File(tmp_path / "model.weights.h5", "w") as file:
         file["kernel"] = np.full(3, 1e5, "float32")
     with pytest.raises(ValueError, match="kernel is too large for half precision"):
-        loading.halve(tmp_path)
+        precision.halve(tmp_path)
 
 
 def test_the_card_tells_where_the_weights_are_from(files, converted):
@@ -323,7 +324,7 @@ def test_an_existing_folder_is_not_touched(files, tmp_path):
 
 def test_vocabulary_is_openai_s_order(files):
     path = str(files / "bpe_simple_vocab_16e6.txt.gz")
-    tokenizer = convert.read_vocabulary(path, authors.VOCABULARY)
+    tokenizer = read_vocabulary(path, authors.VOCABULARY)
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     assert [tokenizer.id_to_token(i) for i in (0, 1)] == alphabet[:2] == ["!", '"']
     assert tokenizer.id_to_token(512) == "th"
@@ -333,7 +334,7 @@ def test_vocabulary_is_openai_s_order(files):
 def test_a_wrong_vocabulary_is_refused(tmp_path):
     (tmp_path / "short.gz").write_bytes(gzip.compress(b"version\na b\n"))
     with pytest.raises(ValueError, match="does not hold the 48894"):
-        convert.read_vocabulary(str(tmp_path / "short.gz"))
+        read_vocabulary(str(tmp_path / "short.gz"))
     (tmp_path / "plain.gz").write_bytes(b"version\na b\n")
     with pytest.raises(ValueError, match="no gzip file"):
-        convert.read_vocabulary(str(tmp_path / "plain.gz"))
+        read_vocabulary(str(tmp_path / "plain.gz"))

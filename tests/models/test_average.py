@@ -10,7 +10,7 @@ from tiny import values
 from galip_keras import GALIP
 from galip_keras.models.augmentation import KINDS, NUM_RANDOM
 from galip_keras.models.optimizers import adam
-from galip_keras.presets.loading import set_precision
+from galip_keras.presets.precision import set_precision
 
 FIT = {"batch_size": 4, "shuffle": False, "verbose": 0}
 

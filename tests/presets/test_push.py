@@ -10,7 +10,9 @@ import tiny
 
 from galip_keras.presets import card
 from galip_keras.presets import push as sharing
-from galip_keras.presets.loading import describe, load_model, own_settings
+from galip_keras.presets.fine_tuning import own_settings
+from galip_keras.presets.loading import load_model
+from galip_keras.presets.sizes import describe
 
 # Files and names, no tensors.
 pytestmark = pytest.mark.backend("tensorflow")
@@ -43,7 +45,7 @@ def test_a_card_tells_what_a_stranger_asks(preset):
     assert header == ""
     assert "pipeline_tag: text-to-image" in front
     for words in (
-        "Made by a test.", "pictures of 32x32 pixels", "random weights, 2\nblocks",
+        "Made by a test.", "images of 32x32 pixels", "random weights, 2\nblocks",
         "| cmmd | 0.1235 |", "## Intended use", "## Licence",
     ):  # fmt: skip
         assert words.replace("\n", " ") in " ".join(body.split())

@@ -1,0 +1,58 @@
+"""The precision that a model computes in, and that its weights are stored in."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from galip_keras import backend
+
+
+def set_precision(model: keras.Layer, precision: str) -> None:
+    """Sets the dtype policy of a model and of everything in it.
+
+    Weights stay float32.
+
+    Args:
+        model: a `keras.Layer`.
+        precision: string. The name of a dtype policy, such as `"mixed_bfloat16"`.
+    """
+    policy = keras.dtype_policies.get(precision)
+    for layer in model._flatten_layers():
+        layer.dtype_policy = policy
+    if not backend.supports_attention(policy.compute_dtype):
+        for layer in model._flatten_layers():
+            if isinstance(layer, keras.layers.MultiHeadAttention):
+                set_precision(layer, "float32")
+
+
+def halve(folder: str | Path) -> None:
+    """Stores the weights of a preset in half precision. Keras reads them as before.
+
+    Args:
+        folder: path. The preset folder, which is changed in place.
+
+    Raises:
+        ValueError: if a weight is too large for float16.
+    """
+    for path in Path(folder).glob("*.weights.h5"):
+        with h5py.File(path) as file, h5py.File(f"{path}.half", "w") as half:
+            half.attrs.update(file.attrs)
+            file.visititems(functools.partial(_copy_halved, half))
+        os.replace(f"{path}.half", path)
+
+
+def _copy_halved(half: h5py.File, name: str, item: h5py.Group | h5py.Dataset) -> None:
+    if not isinstance(item, h5py.Dataset):
+        half.require_group(name).attrs.update(item.attrs)
+    elif item.dtype != "float32":
+        half[name] = item[()]
+    elif np.abs(values := item[()]).max(initial=0) > np.finfo("float16").max:
+        raise ValueError(f"{name} is too large for half precision")
+    else:
+        half[name] = values.astype("float16")

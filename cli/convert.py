@@ -1,4 +1,4 @@
-"""`galip convert`: the authors' checkpoints and CLIP weights to presets."""
+"""`galip convert`: turns the authors' checkpoints and CLIP weights into presets."""
 
 import click
 
@@ -21,26 +21,28 @@ Examples:
     "--clip",
     default="clip_vit_base_patch32",
     show_default=True,
-    help="The CLIP it was trained on: a keras-hub preset, a preset folder, or a file "
-    "of weights, OpenAI's (ViT-B-32.pt) or open_clip's.",
+    help="The CLIP that the checkpoint was trained on: a keras-hub preset, a preset "
+    "folder, or a file of weights, OpenAI's (ViT-B-32.pt) or open_clip's.",
 )
 @click.option(
     "--vocabulary",
     type=click.Path(),
-    help="OpenAI's bpe_simple_vocab_16e6.txt.gz, where the CLIP is a file of weights.",
+    help="OpenAI's bpe_simple_vocab_16e6.txt.gz, if the CLIP is a file of weights.",
 )
 @click.option(
     "--half",
     is_flag=True,
-    help="Store weights in half precision, in half the room. They are computed with in "
-    "float32 as ever.",
+    help="Store the weights in half precision, which halves the files. Computation "
+    "stays in float32.",
 )
-def convert(checkpoint, out, clip, vocabulary, half):
+def convert(
+    checkpoint: str, out: str, clip: str, vocabulary: str | None, half: bool
+) -> None:
     """Convert the authors' CHECKPOINT (.pth) to a preset folder.
 
-    Weights of CLIP by OpenAI's names become a CLIP preset for `--clip`. Only tensors
-    are read; a file that holds anything else is refused. Every tensor is used once, and
-    none is left, or nothing is written.
+    A checkpoint of CLIP, by OpenAI's names, becomes a CLIP preset for --clip. Only
+    tensors are read: a file that holds anything else is refused. Unless every tensor
+    fits its place and none is left over, nothing is written.
     """
     with quiet_imports():
         from galip_keras.convert.galip import convert as convert_checkpoint
@@ -49,7 +51,7 @@ def convert(checkpoint, out, clip, vocabulary, half):
         checkpoint, out, clip=clip, vocabulary=vocabulary, half=half
     )
     click.echo(out)
-    following = f'galip train --dataset folder:PICTURES --clip "{out}"'
+    following = f'galip train --dataset folder:IMAGES --clip "{out}"'
     if isinstance(model, GALIPTextToImage):
         following = f'galip sample "a red barn" --model "{out}"'
     click.echo(f"Next: {following}", err=True)

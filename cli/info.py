@@ -1,7 +1,10 @@
-"""`galip info`."""
+"""`galip info`: describes the installation or a model."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,11 +16,11 @@ from galip_cli.tables import definitions
 @click.command()
 @click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(model, as_json):
-    """Tell versions, devices and presets, or all about MODEL.
+def info(model: str | None, as_json: bool) -> None:
+    """Show versions, devices and presets, or describe MODEL.
 
-    What it is, its sizes, on which CLIP it stands, where it comes from, and its card.
-    MODEL is a preset, run folder, preset folder, hub handle or architecture.
+    The description has the model's sizes, its CLIP, its origin and its card. MODEL is a
+    preset, run folder, preset folder, hub handle or architecture.
 
     \b
     Examples:
@@ -50,8 +53,8 @@ def info(model, as_json):
         click.echo(_table(facts) + (f"\n\n{text.strip()}" if text else ""))
 
 
-def _model(model):
-    """What is known of a model, and its card."""
+def _model(model: str) -> tuple[dict[str, Any], str]:
+    """Facts about a model, and its card."""
     from galip_keras.models.architectures import ARCHITECTURES
     from galip_keras.presets import card
     from galip_keras.presets.loading import find_preset, load_model
@@ -60,8 +63,8 @@ def _model(model):
     network = load_model(model)
     if model in ARCHITECTURES:
         spec = ARCHITECTURES[model]
-        facts = {"what": f"An untrained architecture. {spec['description']}"}
-        return {"model": model, **facts, **describe(network)}, ""
+        what = f"An untrained architecture. {spec['description']}"
+        return {"model": model, "what": what, **describe(network)}, ""
     folder = Path(find_preset(model))
     origin = card.read_origin(folder)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
@@ -74,15 +77,15 @@ def _model(model):
     return {**facts, **describe(network)}, card.read(folder)
 
 
-def _devices(keras):
+def _devices(keras: Any) -> list[str]:
     try:
         return keras.distribution.list_devices()
     except AttributeError:
-        # Keras has no list for PyTorch, but a tensor knows where it is.
+        # Keras has no list for PyTorch, but a tensor knows its device.
         return [str(keras.ops.zeros(()).device)]
 
 
-def _table(facts, indent=""):
+def _table(facts: dict[str, Any], indent: str = "") -> str:
     rows = [(k, _text(v)) for k, v in facts.items() if not isinstance(v, dict)]
     lines = [definitions(rows, indent)]
     for name, value in facts.items():
@@ -91,7 +94,7 @@ def _table(facts, indent=""):
     return "\n".join(lines)
 
 
-def _text(value):
+def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,9 +1,13 @@
 """`galip`: the group of commands, and the one place where errors are shown."""
 
+from __future__ import annotations
+
 import importlib
 import os
 import re
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -27,35 +31,44 @@ COMMANDS = (
 
 
 class LazyGroup(HelpfulGroup):
-    """Imports the file of a command when it is asked for.
+    """Imports the file of a command only when the command is needed.
 
     Attributes:
-        command: the `click.Command` that was asked for last, or None.
+        command: the `click.Command` that was chosen last, or None.
     """
 
-    command = None
+    command: click.Command | None = None
 
-    def list_commands(self, ctx):
+    def list_commands(self, ctx: click.Context | None) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx, name):
-        if name not in COMMANDS:
+    def get_command(
+        self, ctx: click.Context | None, cmd_name: str
+    ) -> click.Command | None:
+        if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"galip_cli.{name}"), name)
-        # They may stand behind the command as well.
+        module = importlib.import_module(f"galip_cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        # These options may also follow the command.
         for part in _with_subcommands(command):
             part.params += [x for x in _EVERYWHERE if x not in part.params]
-        self.command = command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        found = super().resolve_command(ctx, args)
+        self.command = found[1]
+        return found
 
-def _with_subcommands(command):
-    return command, *getattr(command, "commands", {}).values()
+
+def _with_subcommands(command: click.Command) -> list[click.Command]:
+    return [command, *getattr(command, "commands", {}).values()]
 
 
-def _be_verbose(context, parameter, value):
+def _be_verbose(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value:
-        # What `quiet_imports` looks for.
+        # `quiet_imports` reads it.
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
 
 
@@ -71,9 +84,9 @@ _verbose = click.Option(
     expose_value=False,
     is_eager=True,
     callback=_be_verbose,
-    help="Show what libraries write as they start.",
+    help="Show the messages of libraries as they load.",
 )
-_EVERYWHERE = [_debug, _verbose]
+_EVERYWHERE: list[click.Parameter] = [_debug, _verbose]
 
 
 @click.group(
@@ -84,27 +97,28 @@ _EVERYWHERE = [_debug, _verbose]
 )
 @click.version_option(galip_keras.__version__, prog_name="galip")
 @click.pass_context
-def galip(ctx):
+def galip(ctx: click.Context) -> None:
     """Text-to-image GANs on a frozen CLIP.
 
-    Make pictures from sentences, and train a model on your own pictures and captions.
+    Generate images from prompts, and train a model on your own captioned images.
 
     \b
     First:
-      galip sample "a red bird"     sixteen pictures, from the model that ships
-      galip COMMAND --help          what a command takes, with two examples
+      galip sample "a red bird"     sixteen images by the bundled model
+      galip COMMAND --help          options of a command, with two examples
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
-def main(args=None):
+def main(args: Sequence[str] | None = None) -> None:
     """Runs `galip`, with errors as one line on standard error.
 
     Args:
-        args: list of strings. Defaults to those of the process.
+        args: list of strings. Defaults to the arguments of the process.
     """
-    args = sys.argv[1:] if args is None else args
+    args = list(sys.argv[1:] if args is None else args)
+    galip.command = None
     try:
         sys.exit(galip.main(args, prog_name="galip", standalone_mode=False) or 0)
     except Exception as error:
@@ -115,7 +129,7 @@ def main(args=None):
         sys.exit(code)
 
 
-def _explain(error):
+def _explain(error: Exception) -> tuple[str, int]:
     """The line to show for an exception, and the exit code."""
     if isinstance(error, click.Abort):
         return "Interrupted.", 130
@@ -126,26 +140,37 @@ def _explain(error):
     if isinstance(error, ModuleNotFoundError) and error.name in ("jax", "torch"):
         extra = f"pip install 'galip-keras[{error.name}]'"
         return f"Error: this backend needs {error.name}: {extra}.", 1
-    text = _one_line(_with_options(str(error)))
+    text = _one_line(str(error))
+    if galip.command is not None:
+        text = name_options(text, galip.command)
     if not isinstance(error, (ValueError, OSError)) or not text:
         text = f"{type(error).__name__}: {text} (--debug shows where it comes from)"
     return f"Error: {text}", 1
 
 
-def _with_options(text):
-    """A message in which the package names an argument, with the option for it."""
-    if galip.command is None:
-        return text
+def name_options(text: str, command: click.Command) -> str:
+    """Replaces the names of arguments in a message by a command's options.
+
+    The package names an argument in backticks, as in "choose another `data_dir`". On
+    the command line this is `--data-dir`.
+
+    Args:
+        text: string. A message of the package.
+        command: a `click.Command`. Names that are not its options stay as they are.
+
+    Returns:
+        A string.
+    """
     options = {
         param.name: max(param.opts, key=len)
-        for command in _with_subcommands(galip.command)
-        for param in command.params
+        for part in _with_subcommands(command)
+        for param in part.params
         if isinstance(param, click.Option)
     }
-    return re.sub(r"`(\w+)`", lambda m: options.get(m[1], m[0]), text)
+    return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), text)
 
 
-def _one_line(text):
+def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""`galip push`."""
+"""`galip push`: uploads a preset."""
 
 import click
 
@@ -8,12 +8,12 @@ from galip_cli.quiet import quiet_imports
 @click.command()
 @click.argument("preset", metavar="PRESET")
 @click.argument("address", metavar="ADDRESS")
-def push(preset, address):
+def push(preset: str, address: str) -> None:
     """Upload PRESET, a preset or run folder, to a hub.
 
-    ADDRESS is hf://USER/MODEL or kaggle://USER/MODEL/keras/VARIATION. Log in first, by
-    `hf auth login` or with Kaggle's token. The card (README.md) goes with it: state the
-    licence there before. Others then give ADDRESS where a MODEL is asked for.
+    ADDRESS is hf://USER/MODEL or kaggle://USER/MODEL/keras/VARIATION. Log in first,
+    with `hf auth login` or a Kaggle token. The model card (README.md) is uploaded as
+    well: state the licence in it first. Others can then use ADDRESS as a MODEL.
 
     \b
     Examples:
@@ -21,5 +21,5 @@ def push(preset, address):
       galip push galip_cc12m kaggle://maria/galip/keras/cc12m
     """
     with quiet_imports():
-        from galip_keras.presets import push as sharing
-    click.echo(sharing.push(preset, address))
+        from galip_keras.presets.push import push as upload
+    click.echo(upload(preset, address))

@@ -120,8 +120,8 @@ def test_a_backend_is_under_a_hundred_lines(name):
     assert len(path.read_text().splitlines()) < 100
 
 
-# A command that is shown to the user: `galip` on a line of its own, or img2dataset at the
-# end of a text, with nothing but options and their values.
+# A command that is shown to the user: `galip` on a line of its own, or img2dataset at
+# the end of a text, with nothing but options and their values.
 COMMAND = re.compile(
     r'^galip \w+( "[^"]*")?( --[a-z-]+ \S+)+$|\bimg2dataset( --\w+ \S+)+$', re.MULTILINE
 )
@@ -135,13 +135,10 @@ def texts(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             inner.update(ast.walk(node))
-            parts = [
-                x.value if isinstance(x, ast.Constant) else "{}" for x in node.values
-            ]
-            yield "".join(parts)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if node not in inner:
-                yield node.value
+            parts = [getattr(x, "value", None) for x in node.values]
+            yield "".join(x if isinstance(x, str) else "{}" for x in parts)
+        elif isinstance(node, ast.Constant) and node not in inner:
+            yield str(node.value)
 
 
 def options_named(tree):
@@ -162,12 +159,10 @@ def backend_branches(tree):
         for value in node.values
     }
     for node in ast.walk(tree):
-        if node in reported:
-            continue
         text = ast.unparse(node)
-        if (isinstance(node, ast.Call) and re.search(r"(^|\.)backend\(\)$", text)) or (
-            isinstance(node, ast.Constant) and node.value == "KERAS_BACKEND"
-        ):
+        is_call = isinstance(node, ast.Call) and text.split(".")[-1] == "backend()"
+        is_variable = isinstance(node, ast.Constant) and node.value == "KERAS_BACKEND"
+        if node not in reported and (is_call or is_variable):
             yield text
 
 

@@ -11,7 +11,8 @@ import pytest
 from drawn import draw_pictures
 
 import galip_keras
-from galip_cli.main import COMMANDS, main
+from galip_cli.main import COMMANDS, main, name_options
+from galip_cli.main import galip as group
 from galip_cli.quiet import quiet_imports
 from galip_keras import GALIPTextToImage
 
@@ -96,9 +97,37 @@ def test_failures_are_one_line(error, tmp_path):
     code, line = error("sample", "an owl", "--model", "m", "--out", "/dev/null/x")
     assert code == 1
     assert "/dev/null/x cannot be written" in line
+    assert "--out" in line
     code, line = error("train", "--dataset", "folder:x", "--run", "/dev/null/x")
     assert code == 1
     assert "/dev/null/x cannot be written" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "expected"),
+    [
+        ("train", "choose another `run`", "choose another --run"),
+        ("train", "set `data_dir` and `num_devices`", "set --data-dir and --devices"),
+        ("data", "give another `data_dir`", "give another --data-dir"),
+        ("train", "give another `nothing`", "give another `nothing`"),
+        ("train", "see `galip data list`", "see `galip data list`"),
+        ("info", "choose another `run`", "choose another `run`"),
+    ],
+)
+def test_arguments_in_a_message_become_options(command, text, expected):
+    assert name_options(text, group.get_command(None, command)) == expected
+
+
+def test_a_message_of_the_package_names_options(error, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "file").write_text("")
+    train = ["train", "--dataset", "folder:x", "--preset", "galip_tiny"]
+    code, line = error(*train, "--run", tmp_path / "run")
+    assert code == 1
+    assert "with --resume, or choose another --run" in line
+    code, line = error(*train, "--run", tmp_path / "new", "--data-dir", "/dev/null/x")
+    assert code == 1
+    assert "another place with --data-dir" in line or "another --data-dir" in line
 
 
 def test_damaged_preset_is_one_line(error, tmp_path):
@@ -137,9 +166,9 @@ def last_step(run):
 
 @contextlib.contextmanager
 def training(command, run, stderr):
-    """A real training process that has saved some steps; killed in the end."""
+    """A real training process that has saved some steps. It is killed in the end."""
     target = last_step(run) + 2
-    # As a user has it: the tests' own setting would keep TensorFlow talking.
+    # As for a user: the setting of the tests would let TensorFlow write messages.
     env = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=env
@@ -176,8 +205,8 @@ def test_exit_codes_of_training(galip, tmp_path):
     assert "not a number" in line
 
 
-# In processes that each start and compile; in one process test_run.py resumes on
-# every backend.
+# Each of these processes starts and compiles. In one process, tests/training resumes
+# on every backend.
 @pytest.mark.backend("tensorflow")
 def test_interrupted_training_resumes(galip, tmp_path):
     dataset = f"folder:{draw_pictures(tmp_path / 'circles')}"
@@ -209,7 +238,7 @@ def test_interrupted_training_resumes(galip, tmp_path):
         else:
             assert f"Stopped by {number.name} at step {last_step(run)} " in errors
             assert "--resume" in errors.splitlines()[-1]
-            # Nothing but our own lines: no notes of TensorFlow's, no warnings.
+            # Nothing but our own lines: no messages of TensorFlow, no warnings.
             assert "WARNING" not in errors
             assert "Warning" not in errors
             GALIPTextToImage.from_preset(str(run / "preset"))

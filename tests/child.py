@@ -1,4 +1,4 @@
-"""Python in a process of its own, with the same backend, package and helpers."""
+"""Python processes with the same backend, package and helpers as the tests."""
 
 import os
 import pathlib
@@ -9,6 +9,7 @@ import keras
 
 
 def environment(**variables):
+    """The environment of a child process, with variables added."""
     tests = pathlib.Path(__file__).parent
     path = os.pathsep.join([str(tests.parent), str(tests)])
     backend = keras.backend.backend()
@@ -16,7 +17,7 @@ def environment(**variables):
 
 
 def run(script, *arguments, **variables):
-    """Runs a script that has to succeed. Returns a `subprocess.CompletedProcess`."""
+    """Runs a script that must succeed. Returns a `subprocess.CompletedProcess`."""
     result = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         env=environment(**variables),

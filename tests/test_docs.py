@@ -1,4 +1,4 @@
-"""What is documented runs: examples of docstrings, commands, links, the site."""
+"""Everything in the documentation works: examples, commands, links, the site."""
 
 import ast
 import contextlib
@@ -26,7 +26,7 @@ NAMES = [name for name in galip_keras.__all__ if name != "__version__"]
 
 
 def blocks(text):
-    """The code blocks of a page of Markdown."""
+    """The code blocks of a Markdown page."""
     return re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
 
 
@@ -41,7 +41,7 @@ def sources(notebook, kind):
 
 @pytest.fixture
 def birds(tmp_path, monkeypatch):
-    """A place with a folder of pictures."""
+    """A working folder that contains a folder of images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     draw_pictures(tmp_path / "birds")
@@ -79,7 +79,7 @@ def test_public_docstrings_say_what_goes_in_and_out():
     for name in NAMES:
         doc = getattr(galip_keras, name).__doc__
         assert "Args:" in doc, name
-        # Of what only holds others, the calls of its methods are described there.
+        # Classes without a call have an example instead.
         assert re.search(r"Returns:|Call arguments:|Example:", doc), name
 
 
@@ -118,10 +118,10 @@ def files_are_missing(monkeypatch):
 
 @pytest.mark.usefixtures("files_are_missing")
 @pytest.mark.parametrize(("place", "command"), sorted(set(commands())))
-def test_a_command_that_is_shown_can_be_given(place, command):
+def test_a_documented_command_is_valid(place, command):
     words = shlex.split(command, comments=True)[1:]
     words = words[: words.index("&")] if "&" in words else words
-    # Placeholders are numbers, too.
+    # A placeholder may stand for a number.
     words = [re.sub(r"\$\{?\w+\}?|\{\w+\}", "1", word) for word in words]
     context, found = None, group
     while isinstance(found, click.Group):
@@ -131,7 +131,7 @@ def test_a_command_that_is_shown_can_be_given(place, command):
             return
         _, found, words = found.resolve_command(context, rest)
     if "--help" not in words:
-        # Files of the reader's are not here.
+        # The files of the reader do not exist here.
         with contextlib.suppress(Missing):
             found.make_context(found.name, list(words), parent=context)
 
@@ -162,7 +162,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_of_public_names_and_has_run(notebook):
+def test_a_notebook_uses_public_names_and_has_run(notebook):
     code = "\n".join(sources(notebook, "code"))
     assert not re.search(r"\b(\w+\._[a-z]\w*|import _)", code)
     assert "%pip install" in sources(notebook, "code")[0]
@@ -188,7 +188,7 @@ def test_a_notebook_runs(notebook, tmp_path, monkeypatch):
     folder.mkdir()
     shutil.copy(notebook, folder)
     if notebook.stem == "released_weights":
-        # What stands in for the authors' files.
+        # Files with the layout of the authors'.
         authors = pytest.importorskip("authors")
         clip_state = authors.state(authors.clip_shapes(), 0)
         authors.write(folder, authors.checkpoint(clip_state), clip_state)
@@ -197,7 +197,7 @@ def test_a_notebook_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(path), prepend=":")
     cells = nbformat.read(folder / notebook.name, as_version=4)
     for cell in cells["cells"]:
-        # That more of them make better pictures is seen in the outputs.
+        # The stored outputs show the images of the full number of steps.
         cell["source"] = re.sub(r"\bsteps=\d+", "steps=4", cell["source"])
         cell["source"] = cell["source"].replace("sample_every=50", "sample_every=2")
     place = {"metadata": {"path": folder}}

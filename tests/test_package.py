@@ -1,4 +1,4 @@
-"""What is installed: a wheel and an sdist that hold what they should."""
+"""The wheel and the sdist: their content, and a fresh installation."""
 
 import pathlib
 import shutil
@@ -15,7 +15,7 @@ import galip_keras
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# It knows no backend.
+# Packaging does not depend on the backend.
 pytestmark = [pytest.mark.backend("tensorflow"), pytest.mark.slow]
 
 
@@ -28,7 +28,7 @@ def run(*command, **options):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     pytest.importorskip("build")
-    # From a copy: building leaves folders behind.
+    # Build from a copy, since building leaves folders behind.
     folder = tmp_path_factory.mktemp("source") / "main"
     left_out = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info", "site")
     shutil.copytree(ROOT, folder, ignore=left_out)
@@ -65,14 +65,14 @@ def test_twine_finds_nothing(built):
 
 
 def test_the_wheel_draws_in_an_environment_of_its_own(built, tmp_path):
-    """Its dependencies are those of this environment: they take minutes to install."""
+    """Uses the dependencies of this environment, which take minutes to install."""
     wheel, _ = built
     folder = tmp_path / "a caf\u00e9 of birds"
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     run(python, "-m", "pip", "install", "-q", "--no-deps", wheel)
     (packages,) = folder.glob("lib/python*/site-packages")
-    # Behind the wheel, so that this one is found.
+    # The path comes after the wheel, so that the wheel's package is found first.
     (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
     galip = folder / "bin" / "galip"
     code = "import galip_keras; print(galip_keras.__file__)"

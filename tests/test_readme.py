@@ -1,4 +1,4 @@
-"""The commands of the README and of docs/editing.md, run as they stand there."""
+"""Runs the commands of the README and of docs/editing.md as they are written."""
 
 import pathlib
 import re
@@ -17,13 +17,13 @@ README = (ROOT / "README.md").read_text()
 
 
 def commands(language, text=README):
-    """The code blocks of a language, one command of a shell block a line."""
+    """The code blocks of a language. Shell blocks have one command per line."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A place like the repository's root, with the examples and no runs."""
+    """A folder like the repository's root, with the examples and without runs."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "examples", folder / "examples")
     return folder
@@ -42,7 +42,7 @@ def run(command, folder):
 
 
 def test_installing_is_what_pyproject_offers():
-    """Installation itself is `.ci/run`'s: here it would change the environment."""
+    """Installing would change this environment: `.ci/run` does it in its own."""
     pyproject = (ROOT / "pyproject.toml").read_text()
     for extra in re.findall(r"\[(\w+)\]\"", README):
         assert f"\n{extra} = [" in pyproject
@@ -50,7 +50,7 @@ def test_installing_is_what_pyproject_offers():
 
 
 def serve(command):
-    """Starts the service and asks it for a page and a picture."""
+    """Starts the service and requests a page and an image."""
     import httpx
 
     with served(free_port(), *shlex.split(command)[2:]) as (_, address):
@@ -59,7 +59,7 @@ def serve(command):
 
 
 def call(command, galip):
-    """A command in this process, which has imported what it needs already."""
+    """Runs a command in this process, where the libraries are loaded already."""
     code, output, errors = galip(*shlex.split(command)[1:])
     assert code == 0, errors
     return output

@@ -1,4 +1,4 @@
-"""What a newcomer's first hour may bring: typos, odd places, odd terminals."""
+"""A newcomer's first hour: typos, unusual folders, unusual terminals."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ ESCAPE = "\x1b"
 
 
 def run(*args, cwd=None, **variables):
-    """A command as a process of its own, with TensorFlow's default of talking."""
+    """Runs a command in a process of its own, with TensorFlow's messages enabled."""
     environment = {**os.environ, **variables}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     command = [*GALIP, *map(str, args)]
@@ -115,11 +115,11 @@ def test_without_arguments_it_says_what_to_do_first(galip):
 )
 def test_sixty_columns(galip, monkeypatch, tmp_path, args):
     monkeypatch.setenv("COLUMNS", "60")
-    # Paths are not broken, so there should be none.
+    # Paths are not wrapped, so the output should not have a long one.
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     code, output, _ = galip(*args)
     assert code == 0
-    # Examples are to be copied, so they are not broken.
+    # Examples are not wrapped, so that they can be copied.
     lines = [x for x in output.splitlines() if not re.match(r" +galip \w", x)]
     assert [line for line in lines if len(line) > 60] == []
 
@@ -155,7 +155,7 @@ def test_training_says_what_is_about_training(tmp_path):
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_without_a_home_and_without_a_network(tmp_path):
-    # Nothing can be written below a file, not even by root.
+    # Nobody can write below a file, not even root.
     nowhere = {"HOME": "/dev/null", "https_proxy": "http://127.0.0.1:9"}
     result = run("sample", "a red bird", "--json", cwd=tmp_path, **nowhere)
     assert (result.returncode, result.stderr) == (0, "")

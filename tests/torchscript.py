@@ -1,10 +1,10 @@
-"""Archives of TorchScript, of the layout of OpenAI's `ViT-B-32.pt`."""
+"""TorchScript archives with the layout of OpenAI's `ViT-B-32.pt`."""
 
 import torch
 
 
 class _Holder(torch.nn.Module):
-    """Tensors by nested names, and a method, so that there is code in the archive."""
+    """Holds tensors by nested names. Its method puts code into the archive."""
 
     def forward(self, x):
         return x + 1

@@ -1,4 +1,4 @@
-"""Checkpoints to presets: files of exactly the authors' layout, and files that lie."""
+"""Conversion of files with exactly the authors' layout, and of malicious files."""
 
 import gzip
 import hashlib
@@ -63,7 +63,7 @@ def test_sizes_are_read_off_the_tensors(converted):
     assert generator.clip.embedding_dim == authors.EMBEDDING
 
 
-def test_the_preset_makes_the_same_pictures(converted):
+def test_the_preset_makes_the_same_images(converted):
     model, out = converted
     loaded = GALIPTextToImage.from_preset(str(out))
     assert loaded.preprocessor.tokenizer.vocabulary_size() == authors.VOCABULARY
@@ -105,14 +105,14 @@ def test_a_clip_becomes_a_clip_preset(files, tmp_path):
     backbone, tokenizer = load_clip(str(out))
     assert backbone.projection_dim == authors.EMBEDDING
     assert list(map(int, tokenizer("the"))) == [513]
-    # It is what `--clip FOLDER` takes.
+    # `--clip FOLDER` accepts it.
     model = build("galip_vit_base_patch32", clip=str(out))
     assert model.backbone.generator.image_size == authors.GRID * authors.PATCH
     size = authors.GRID * authors.PATCH
     assert model.generate("the owl", seed=0).shape == (size, size, 3)
 
 
-def test_every_tensor_has_its_place(checkpoint, clip_state):
+def test_every_tensor_is_used_once(checkpoint, clip_state):
     clip = convert.clip_from_state(pytorch.to_numpy(clip_state))
     networks = pytorch.to_numpy(checkpoint["model"])
     missing = dict(networks["netG"])
@@ -227,7 +227,7 @@ def test_weights_beyond_half_precision_are_refused(tmp_path):
         precision.halve(tmp_path)
 
 
-def test_the_card_tells_where_the_weights_are_from(files, converted):
+def test_the_card_names_the_origin_of_the_weights(files, converted):
     _, out = converted
     text = card.read(out)
     assert text.startswith("---\nlibrary_name: keras-hub\n")

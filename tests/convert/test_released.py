@@ -1,6 +1,6 @@
 """The authors' checkpoints at their real size, through the command.
 
-Everything heavy happens in processes of its own, which give the memory back.
+Everything that takes much memory runs in processes of its own.
 """
 
 import gzip
@@ -15,8 +15,8 @@ import reference
 torch = pytest.importorskip("torch")
 torchscript = pytest.importorskip("torchscript")
 
-# The files are the same on every backend, and so is what is read from them: that the
-# networks compute the same is told by test_reference.py.
+# Files and weights do not depend on the backend. test_reference.py checks that the
+# networks compute the same on every backend.
 pytestmark = [pytest.mark.full_size, pytest.mark.backend("tensorflow")]
 
 PEAK = """
@@ -33,7 +33,7 @@ except SystemExit as end:
     print(json.dumps(peak() - libraries))
 """
 
-PICTURES = """
+IMAGES = """
 import sys
 import numpy as np
 import reference
@@ -63,7 +63,7 @@ for checkpoint in sys.argv[5:]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The files that a conversion without a network takes, and the checkpoint."""
+    """The files for a conversion without a network, and the checkpoint."""
     if not reference.FOLDER.is_dir():
         pytest.skip("the reference numbers are not on this machine")
     folder = tmp_path_factory.mktemp("released")
@@ -84,7 +84,7 @@ def files(tmp_path_factory):
     }
     checkpoint = {"model": networks, "optimizers": {}, "epoch": 1230}
     torch.save(checkpoint, folder / "pre.pth")
-    # Of the length and form of OpenAI's; test_prompts.py has the real one.
+    # As long as OpenAI's, and in its format; test_prompts.py uses the real one.
     merges = [f"{a} {b}" for a in _letters(221) for b in _letters(222)][:48894]
     text = "\n".join(['"version"', *merges, ""])
     (folder / "bpe.txt.gz").write_bytes(gzip.compress(text.encode()))
@@ -92,7 +92,7 @@ def files(tmp_path_factory):
 
 
 def _letters(count):
-    # Of the alphabet, so that every merge is of tokens that there are.
+    # Letters of the alphabet, so that every merge is of existing tokens.
     import tokenizers
 
     return sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())[:count]
@@ -103,12 +103,12 @@ def _clip_options(folder):
 
 
 def _error(preset, tmp_path, again=""):
-    child.run(PICTURES, preset, again, tmp_path / "images.npy")
+    child.run(IMAGES, preset, again, tmp_path / "images.npy")
     expected = reference.channels_last(reference.forward()["fake"])
     return np.abs(np.load(tmp_path / "images.npy") - expected).max()
 
 
-def test_pictures_are_those_of_the_authors_code(files, tmp_path):
+def test_images_are_those_of_the_authors_code(files, tmp_path):
     folder, _ = files
     out = tmp_path / "galip"
     command = ["convert", folder / "pre.pth", "--out", out, *_clip_options(folder)]
@@ -116,8 +116,8 @@ def test_pictures_are_those_of_the_authors_code(files, tmp_path):
     path, peak = result.stdout.splitlines()
     assert path == str(out)
     assert result.stderr.splitlines()[-1].startswith("Next: galip sample ")
-    # 1.98 was measured: the weights alone are 1.4 times the file, with CLIP's. What the
-    # allocator keeps differs a little.
+    # Measured: 1.98. The weights alone, with CLIP's, are 1.4 times the file. The memory
+    # that the allocator keeps varies a little.
     assert json.loads(peak) < 2.1 * (folder / "pre.pth").stat().st_size
     assert (out / "discriminator.weights.h5").stat().st_size > 100e6
     card = (out / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""Cards, and hubs: folders here, behind the functions that reach the real ones."""
+"""Model cards, and uploads to hubs that are folders here."""
 
 import pathlib
 import shutil
@@ -14,7 +14,7 @@ from galip_keras.presets.fine_tuning import own_settings
 from galip_keras.presets.loading import load_model
 from galip_keras.presets.sizes import describe
 
-# Files and names, no tensors.
+# About files and names, not about tensors.
 pytestmark = pytest.mark.backend("tensorflow")
 
 ORIGIN = {
@@ -39,7 +39,7 @@ def preset(tmp_path_factory):
     return folder
 
 
-def test_a_card_tells_what_a_stranger_asks(preset):
+def test_a_card_answers_a_stranger_s_questions(preset):
     text = card.read(preset)
     header, front, body = text.split("---\n", 2)
     assert header == ""
@@ -80,7 +80,7 @@ def test_what_is_pushed_comes_back(galip, hubs, preset, address):
     np.testing.assert_array_equal(
         model.generate("an owl", seed=0), ours.generate("an owl", seed=0)
     )
-    # What is only ours comes too: for fine-tuning, and for `galip info`.
+    # Our own files are uploaded, too: for fine-tuning and for `galip info`.
     assert own_settings(None, address)["generator_lr"] == 1e-3
     code, output, errors = galip("info", address)
     assert (code, errors) == (0, "")

@@ -32,6 +32,7 @@ def info(model: str | None, as_json: bool) -> None:
         import keras_hub
 
         from galip_keras.models.architectures import ARCHITECTURES, BUNDLED
+    facts: dict[str, Any]
     text = ""
     if model:
         facts, text = _model(model)
@@ -68,7 +69,7 @@ def _model(model: str) -> tuple[dict[str, Any], str]:
     folder = Path(find_preset(model))
     origin = card.read_origin(folder)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    facts = {
+    facts: dict[str, Any] = {
         "model": model,
         "folder": str(folder),
         "megabytes": round(size / 1e6, 1),

@@ -5,7 +5,6 @@ not need this file: Keras finds a class by its registered name. Remove it in 0.2
 """
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import types
 import warnings
@@ -71,8 +70,8 @@ _NAMES = {
 }
 
 
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports modules by their old names."""
+class Finder:
+    """Finds and loads modules by their old names."""
 
     def find_spec(
         self, fullname: str, path: Any = None, target: Any = None
@@ -80,7 +79,8 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         package, _, name = fullname.partition(".")
         if package != __package__ or name not in _MODULES:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self)
+        # It has all that importing asks of a loader.
+        return importlib.machinery.ModuleSpec(fullname, self)  # type: ignore[arg-type]
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         places = _MODULES[spec.name.partition(".")[2]]

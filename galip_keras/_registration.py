@@ -5,7 +5,6 @@ class must have been imported. Importing `galip_keras` alone must stay cheap.
 """
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
@@ -16,7 +15,7 @@ _LIBRARY = "keras_hub"
 _PACKAGE = "galip_keras.models"
 
 
-class Finder(importlib.abc.MetaPathFinder):
+class Finder:
     """Finds keras-hub as others do, and registers the classes after it is imported."""
 
     def find_spec(

@@ -37,8 +37,7 @@ def own_settings(preset: str, init: str | None) -> dict[str, float]:
         ValueError: if the file with the settings is damaged.
     """
     if not init:
-        architecture: dict[str, Any] = ARCHITECTURES[preset]
-        return {**PAPER, **architecture.get("training", {})}
+        return {**PAPER, **ARCHITECTURES[preset].get("training", {})}
     path = Path(find_preset(init)) / TRAINING
     if not path.is_file():
         return PAPER
@@ -65,8 +64,7 @@ def load_discriminator(model: GALIPTextToImage, init: str | None, preset: str) -
         ValueError: if the preset's discriminator is damaged or fits another CLIP.
     """
     clip = model.backbone.clip
-    architecture: dict[str, Any] = ARCHITECTURES.get(preset, {})
-    sizes = architecture.get("discriminator", {})
+    sizes = ARCHITECTURES.get(preset, {}).get("discriminator", {})
     weights = Path(find_preset(init)) / DISCRIMINATOR if init else None
     if weights is not None and weights.is_file():
         return _read_discriminator(weights, clip, sizes)

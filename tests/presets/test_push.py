@@ -109,6 +109,12 @@ def test_what_cannot_be_pushed_is_one_line(galip, hubs, preset, source, address,
     assert words in errors
 
 
+def test_the_hubs_take_the_arguments_of_the_libraries(hubs):
+    assert huggingface_hub.snapshot_download("birds") == str(hubs("birds"))
+    with pytest.raises(TypeError, match="name"):
+        huggingface_hub.snapshot_download(name="birds")
+
+
 def test_a_hub_that_refuses_is_one_line(galip, hubs, preset, monkeypatch):
     def refuse(*_, **__):
         raise ConnectionError("no network\nat all")

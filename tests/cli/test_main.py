@@ -121,13 +121,14 @@ def test_arguments_in_a_message_become_options(command, text, expected):
 def test_a_message_of_the_package_names_options(error, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "file").write_text("")
-    train = ["train", "--dataset", "folder:x", "--preset", "galip_tiny"]
+    dataset = f"folder:{draw_pictures(tmp_path / 'circles')}"
+    train = ["train", "--dataset", dataset, "--preset", "galip_tiny"]
     code, line = error(*train, "--run", tmp_path / "run")
     assert code == 1
     assert "with --resume, or choose another --run" in line
     code, line = error(*train, "--run", tmp_path / "new", "--data-dir", "/dev/null/x")
     assert code == 1
-    assert "another place with --data-dir" in line or "another --data-dir" in line
+    assert "--data-dir" in line
 
 
 def test_damaged_preset_is_one_line(error, tmp_path):

@@ -111,7 +111,7 @@ def test_what_cannot_be_pushed_is_one_line(galip, hubs, preset, source, address,
 
 def test_the_hubs_take_the_arguments_of_the_libraries(hubs):
     assert huggingface_hub.snapshot_download("birds") == str(hubs("birds"))
-    with pytest.raises(TypeError, match="name"):
+    with pytest.raises(TypeError, match="missing a required argument: 'repo_id'"):
         huggingface_hub.snapshot_download(name="birds")
 
 

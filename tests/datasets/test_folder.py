@@ -249,7 +249,7 @@ def test_report_shows_ten_names_and_is_kept(folder):
 # Folders that cannot be used
 
 
-def test_unknown_data_sets():
+def test_unknown_datasets():
     for dataset in ("birds", "folder", "folder:", "Folder:birds", ""):
         with pytest.raises(ValueError, match="folder"):
             prepare(dataset)

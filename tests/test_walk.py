@@ -167,8 +167,8 @@ def test_without_a_home_and_without_a_network(tmp_path):
     )  # fmt: skip
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("Error: data sets cannot be kept in /dev/null/")
-    assert last.endswith("give another place with --data-dir")
+    assert last.startswith("Error: datasets cannot be stored in /dev/null/")
+    assert last.endswith("choose another --data-dir")
     result = run(
         "train", "--dataset", "folder:circles", "--steps", "1",
         "--data-dir", "data", cwd=tmp_path, **nowhere,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -29,30 +31,11 @@ _CPUS = os.cpu_count() or 1
 _SHARDS_AT_ONCE = 16
 
 
-def training_batches(
-    builder: tfds.core.DatasetBuilder,
-    preprocessor: Callable[[tf.Tensor], tf.Tensor],
-    *,
-    crop_size: int,
-    batch_size: int,
-    seed: int = 0,
-    split: str = "train",
-    shuffle_buffer: int = 8192,
-    skip: int = 0,
-    embeddings: Sequence[str] | None = None,
-    latent_dim: int | None = None,
-    augmentation: int | None = None,
-    host: tuple[int, int] = (0, 1),
-) -> tf.data.Dataset:
-    """Endless batches of randomly cropped and flipped images with a caption each.
-
-    Each pass over the data has its own order. All randomness derives from `seed`: the
-    same arguments give the same stream.
+@dataclasses.dataclass(frozen=True)
+class BatchConfig:
+    """What training batches contain, and which of them to make.
 
     Args:
-        builder: a builder that `galip_keras.datasets.prepare` returned.
-        preprocessor: callable. Maps captions, a string tensor `(batch_size,)`, to
-            token ids `(batch_size, sequence_length)` inside a `tf.data` map.
         crop_size: int. Height and width of the images in pixels. Before cropping, the
             shorter side is resized to 76/64 of it.
         batch_size: int. A smaller dataset is repeated within a batch.
@@ -72,67 +55,130 @@ def training_batches(
             image.
         host: tuple `(index, count)`. If `count` processes train together, this one gets
             its `batch_size` of the `count * batch_size` images of each step.
+    """
+
+    crop_size: int
+    batch_size: int
+    seed: int = 0
+    split: str = "train"
+    shuffle_buffer: int = 8192
+    skip: int = 0
+    embeddings: Sequence[str] | None = None
+    latent_dim: int | None = None
+    augmentation: int | None = None
+    host: tuple[int, int] = (0, 1)
+
+
+def training_batches(
+    builder: tfds.core.DatasetBuilder,
+    preprocessor: Callable[[tf.Tensor], tf.Tensor],
+    **settings: Any,
+) -> tf.data.Dataset:
+    """Endless batches of randomly cropped and flipped images with a caption each.
+
+    Each pass over the data has its own order. All randomness derives from `seed`: the
+    same arguments give the same stream.
+
+    Args:
+        builder: a builder that `galip_keras.datasets.prepare` returned.
+        preprocessor: callable. Maps captions, a string tensor `(batch_size,)`, to
+            token ids `(batch_size, sequence_length)` inside a `tf.data` map.
+        **settings: the fields of `BatchConfig`. `crop_size` and `batch_size` are
+            required.
 
     Returns:
         A `tf.data.Dataset` of dicts with `"images"`, float32
         `(batch_size, crop_size, crop_size, 3)` in [-1, 1], `"token_ids"`, int32
-        `(batch_size, sequence_length)`, and what the arguments add.
+        `(batch_size, sequence_length)`, and what the settings add.
 
     Raises:
         ValueError: If there is no such split.
     """
-    count = num_examples(builder, split)
-    files = shards(builder, split)
-    index, hosts = host
-    if embeddings is not None:
-        (first,) = records(builder, files[:1], embeddings[:1]).take(1)
-        embedding_dim = first["embeddings"].shape[-1]
-    passes, position = divmod(skip * batch_size * hosts, count)
-
-    def shuffled(epoch):
-        # For this function's graph only: shuffle() would mix in the global seed.
-        tf.compat.v1.set_random_seed(1)
-        # The order of a pass follows from its number, so that passes can be skipped.
-        order = tf.random.stateless_uniform(
-            [], (seed, epoch), minval=None, maxval=None, dtype=tf.int64
-        )
-        return records(builder, files, embeddings, order).shuffle(
-            min(shuffle_buffer, count), seed=order, reshuffle_each_iteration=False
-        )
+    config = BatchConfig(**settings)
+    index, hosts = config.host
+    first = config.skip * config.batch_size * hosts
+    passes, position = divmod(first, num_examples(builder, config.split))
 
     def is_own(number, _):
-        return number // batch_size % hosts == index
+        return number // config.batch_size % hosts == index
 
-    def example(number, record):
-        image, text = _training_example(record, (seed, number), crop_size)
-        example = {"images": image, "texts": text}
-        # Random numbers are part of the batch: there is no generator whose state must
-        # be saved, and devices can share a step.
-        if latent_dim is not None:
-            example["noise"] = _normal((seed, number), latent_dim)
-        if augmentation is not None:
-            example["augmentation"] = _uniform((seed, number), (2, augmentation))
-        return example
-
-    def batch(batch):
-        texts = batch.pop("texts")
-        batch["images"] = tf.cast(batch["images"], tf.float32) / 127.5 - 1.0
-        if embeddings is not None:
-            texts = tf.ensure_shape(texts, (batch_size, embedding_dim))
-            return {**batch, "text_embeddings": tf.cast(texts, tf.float32)}
-        # keras-hub's tokenizers lose the batch size.
-        token_ids = tf.ensure_shape(preprocessor(texts), (batch_size, None))
-        return {**batch, "token_ids": tf.cast(token_ids, tf.int32)}
-
-    dataset = tf.data.Dataset.range(passes, tf.int64.max).flat_map(shuffled)
-    dataset = dataset.skip(position).enumerate(skip * batch_size * hosts)
-    dataset = _map(dataset.filter(is_own), example)
-    dataset = _map(dataset.batch(batch_size, drop_remainder=True), batch)
+    dataset = tf.data.Dataset.range(passes, tf.int64.max)
+    dataset = dataset.flat_map(functools.partial(_shuffled, builder, config))
+    dataset = dataset.skip(position).enumerate(first).filter(is_own)
+    dataset = _map(dataset, functools.partial(_training_example, config))
+    dataset = dataset.batch(config.batch_size, drop_remainder=True)
+    if config.embeddings is None:
+        finish = functools.partial(_with_token_ids, config, preprocessor)
+    else:
+        dim = _embedding_dim(builder, config)
+        finish = functools.partial(_with_text_embeddings, config, dim)
+    dataset = _map(dataset, finish)
     # Without the autotuner: it sleeps longer and longer, and `fit` does not return
     # before it wakes up.
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(_PREFETCH).with_options(options)
+
+
+def _shuffled(builder, config, epoch):
+    """The records of one pass, in random order."""
+    # For this function's graph only: shuffle() would mix in the global seed.
+    tf.compat.v1.set_random_seed(1)
+    # The order of a pass follows from its number, so that passes can be skipped.
+    order = tf.random.stateless_uniform(
+        [], (config.seed, epoch), minval=None, maxval=None, dtype=tf.int64
+    )
+    files = shards(builder, config.split)
+    buffer = min(config.shuffle_buffer, num_examples(builder, config.split))
+    return records(builder, files, config.embeddings, order).shuffle(
+        buffer, seed=order, reshuffle_each_iteration=False
+    )
+
+
+def _training_example(config, number, record):
+    """A random uint8 crop, one of the captions, and the random numbers of a step."""
+    seed = (config.seed, number)
+    crop_seed, flip_seed, text_seed = tf.unstack(tf.random.split(tf.stack(seed), 3))
+    image = _random_crop(record["image"], config.crop_size, crop_seed)
+    texts = record.get("embeddings", record["captions"])
+    choice = tf.random.stateless_uniform(
+        [], text_seed, maxval=tf.shape(texts)[0], dtype=tf.int32
+    )
+    example = {
+        "images": tf.image.stateless_random_flip_left_right(image, seed=flip_seed),
+        "texts": texts[choice],
+    }
+    # Random numbers are part of the batch: there is no generator whose state must be
+    # saved, and devices can share a step.
+    if config.latent_dim is not None:
+        example["noise"] = _normal(seed, config.latent_dim)
+    if config.augmentation is not None:
+        example["augmentation"] = _uniform(seed, (2, config.augmentation))
+    return example
+
+
+def _with_token_ids(config, preprocessor, batch):
+    # keras-hub's tokenizers lose the batch size.
+    token_ids = preprocessor(batch.pop("texts"))
+    token_ids = tf.ensure_shape(token_ids, (config.batch_size, None))
+    return {**_scaled(batch), "token_ids": tf.cast(token_ids, tf.int32)}
+
+
+def _with_text_embeddings(config, embedding_dim, batch):
+    shape = (config.batch_size, embedding_dim)
+    embeddings = tf.ensure_shape(batch.pop("texts"), shape)
+    return {**_scaled(batch), "text_embeddings": tf.cast(embeddings, tf.float32)}
+
+
+def _scaled(batch):
+    images = tf.cast(batch["images"], tf.float32) / 127.5 - 1.0
+    return {**batch, "images": images}
+
+
+def _embedding_dim(builder, config):
+    files = shards(builder, config.split)
+    (first,) = records(builder, files[:1], config.embeddings[:1]).take(1)
+    return first["embeddings"].shape[-1]
 
 
 def num_examples(builder: tfds.core.DatasetBuilder, split: str = "train") -> int:
@@ -252,20 +298,6 @@ def _map(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Data
     return dataset.map(function, num_parallel_calls=_CPUS, deterministic=True)
 
 
-def _training_example(record, seed, crop_size):
-    """A random uint8 crop `(crop_size, crop_size, 3)` and a random caption."""
-    crop_seed, flip_seed, caption_seed = tf.unstack(tf.random.split(tf.stack(seed), 3))
-    numerator, denominator = _RESIZE
-    shorter_side = round(crop_size * numerator / denominator)
-    image = _decode_crop(record["image"], shorter_side, crop_size, crop_seed)
-    image = tf.image.stateless_random_flip_left_right(image, seed=flip_seed)
-    texts = record.get("embeddings", record["captions"])
-    choice = tf.random.stateless_uniform(
-        [], caption_seed, maxval=tf.shape(texts)[0], dtype=tf.int32
-    )
-    return image, texts[choice]
-
-
 def _normal(seed, size):
     seed = tf.random.fold_in(tf.stack(seed), 1)
     return tf.random.stateless_normal([size], seed)
@@ -274,6 +306,12 @@ def _normal(seed, size):
 def _uniform(seed, shape):
     seed = tf.random.fold_in(tf.stack(seed), 2)
     return tf.random.stateless_uniform(shape, seed)
+
+
+def _random_crop(jpeg, crop_size, seed):
+    numerator, denominator = _RESIZE
+    shorter_side = round(crop_size * numerator / denominator)
+    return _decode_crop(jpeg, shorter_side, crop_size, seed)
 
 
 def _decode_crop(jpeg, shorter_side, crop_size, seed):

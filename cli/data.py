@@ -14,7 +14,7 @@ from galip_cli.tables import definitions
 @click.group(cls=HelpfulGroup, invoke_without_command=True)
 @click.pass_context
 def data(ctx):
-    """List, prepare and look at data sets.
+    """List, prepare and inspect datasets.
 
     \b
     Examples:
@@ -29,7 +29,7 @@ def data(ctx):
 @DATA_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(data_dir, as_json):
-    """List the data sets: sizes, licences, and what is prepared.
+    """List the datasets: sizes, licences, and which are prepared.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def list_(data_dir, as_json):
     rows = {
         name: {
             "description": entry.description,
-            "pictures": entry.pictures,
+            "pictures": entry.num_images,
             "download": entry.download,
             "license": entry.license,
             "prepared": datasets.prepared(name, data_dir),
@@ -57,7 +57,7 @@ def list_(data_dir, as_json):
             (name, row["description"]),
             (
                 "",
-                f"pictures: {row['pictures']}; download: {row['download']}; "
+                f"images: {row['pictures']}; download: {row['download']}; "
                 f"licence: {row['license']}",
             ),
             *(("", f"prepared in {path}") for path in row["prepared"]),
@@ -72,23 +72,23 @@ def list_(data_dir, as_json):
 @click.option(
     "--allow-bad",
     is_flag=True,
-    help="Go on where more than 1 % of the pictures cannot be used.",
+    help="Continue even if more than 1 % of the images cannot be used.",
 )
 @click.option(
     "--num-workers",
     type=click.IntRange(1, 64),
-    help="Threads that decode pictures.  [default: the cores]",
+    help="Threads that decode images.  [default: the number of cores]",
 )
 @click.option(
     "--beam-runner",
     metavar="RUNNER",
-    help="For cc3m and cc12m: prepare on Apache Beam, as with DirectRunner.",
+    help="For cc3m and cc12m: prepare on Apache Beam, for example DirectRunner.",
 )
 def prepare(name, **settings):
-    """Prepare the data set NAME, as `galip train` would on first use.
+    """Prepare the dataset NAME, as `galip train` does on first use.
 
-    Prints the folder of the records. What was left out, and why, is in left_out.tsv
-    there. Interrupted, it leaves nothing behind but finished downloads.
+    Prints the folder of the records. Its left_out.tsv lists the images that were left
+    out, and why. If it is interrupted, only finished downloads stay.
 
     \b
     Examples:
@@ -107,24 +107,26 @@ def prepare(name, **settings):
 @click.argument("name")
 @DATA_DIR
 @CAPTIONS
-@click.option("--split", default="train", show_default=True)
+@click.option(
+    "--split", default="train", show_default=True, help="The split to draw from."
+)
 @click.option(
     "--num-images",
     type=click.IntRange(1, 1000),
     default=16,
     show_default=True,
-    help="Pictures on the sheet.",
+    help="Images on the sheet.",
 )
 @click.option(
     "--out",
     default="sheet.png",
     show_default=True,
     type=click.Path(dir_okay=False, writable=True),
-    help="Where the sheet goes.",
+    help="Where to write the sheet.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(name, data_dir, captions, split, num_images, out, as_json):
-    """Count the prepared data set NAME and draw a sheet of it with captions.
+    """Count the images of a prepared dataset NAME, and draw a sheet of some.
 
     \b
     Examples:
@@ -137,7 +139,7 @@ def inspect(name, data_dir, captions, split, num_images, out, as_json):
     builder = datasets.find(name, data_dir, captions=captions or "")
     if not builder.data_path.exists():
         raise click.ClickException(
-            f"{name} is not prepared: galip data prepare {name} does it."
+            f"{name} is not prepared: run galip data prepare {name}."
         )
     sheet = contact_sheet(builder, split, num_images)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
@@ -148,15 +150,18 @@ def inspect(name, data_dir, captions, split, num_images, out, as_json):
         "pictures": {
             split: info.num_examples for split, info in builder.info.splits.items()
         },
-        "license": builder.license or "not known",
+        "license": builder.license or "unknown",
         "report": datasets.report(builder),
         "sheet": out,
     }
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{count} {split}" for split, count in value.items())
-        for line in value if isinstance(value, list) else [value]:
-            click.echo(f"{key:9} {line}")
+    counts = [f"{count} {split}" for split, count in facts["pictures"].items()]
+    click.echo(f"records   {facts['records']}")
+    click.echo(f"bytes     {facts['bytes']}")
+    click.echo(f"images    {', '.join(counts)}")
+    click.echo(f"licence   {facts['license']}")
+    for line in facts["report"]:
+        click.echo(f"report    {line}")
+    click.echo(f"sheet     {out}")

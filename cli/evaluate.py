@@ -6,24 +6,7 @@ import click
 
 from galip_cli.options import CAPTIONS, DATA_DIR
 from galip_cli.quiet import quiet_imports
-
-_METRICS = (
-    "fid",
-    "kid",
-    "cmmd",
-    "clip-score",
-    "r-precision",
-    "precision-recall",
-    "diversity",
-)
-_FEATURES = (
-    "clip",
-    "inception",
-    "inception-clean",
-    "inception-torchvision",
-    "inception-keras",
-    "toybirds",
-)
+from galip_keras.metrics.config import FEATURES, METRICS
 
 
 def _names(context, parameter, value):
@@ -31,9 +14,9 @@ def _names(context, parameter, value):
         return None
     names = [name.strip() for name in value.split(",") if name.strip()]
     for name in names:
-        if name not in _METRICS:
+        if name not in METRICS:
             raise click.BadParameter(
-                f"{name!r} is none of {', '.join(_METRICS)}.", context, parameter
+                f"{name!r} is none of {', '.join(METRICS)}.", context, parameter
             )
     if not names:
         raise click.BadParameter("name at least one.", context, parameter)
@@ -50,73 +33,75 @@ def _names(context, parameter, value):
 @click.option(
     "--dataset",
     metavar="DATASET",
-    help="Where captions and real pictures come from (`galip data list`).",
+    help="The source of captions and real images (`galip data list`).",
 )
-@click.option("--split", help="Of the data set.  [default: test, where there is one]")
+@click.option(
+    "--split", help="The split of the dataset.  [default: test, if there is one]"
+)
 @click.option(
     "--images",
     multiple=True,
     metavar="FOLDER",
-    help="Pictures made elsewhere, in place of --model; given twice, the second ones "
-    "are the real ones, in place of --dataset.",
+    help="Images to evaluate instead of a --model. Given twice, the second folder "
+    "holds real images to compare with instead of those of a --dataset.",
 )
 @click.option(
     "--metrics",
     callback=_names,
     metavar="NAMES",
-    help=f"Some of {', '.join(_METRICS)}.  [default: all that can be had]",
+    help=f"Some of {', '.join(METRICS)}.  [default: all that can be computed]",
 )
 @click.option(
     "--features",
-    type=click.Choice(_FEATURES),
+    type=click.Choice(FEATURES),
     default="clip",
     show_default=True,
     metavar="NETWORK",
-    help="By what fid, kid and precision-recall compare pictures: "
-    f"{', '.join(_FEATURES)}.",
+    help="The network that fid, kid and precision-recall compare images by: "
+    f"{', '.join(FEATURES)}.",
 )
 @click.option(
     "--weights",
     metavar="FILE",
-    help="The weights of an Inception.  [default: where PyTorch keeps downloads]",
+    help="The Inception weights.  [default: where PyTorch keeps downloads]",
 )
 @click.option(
     "--scorer",
     metavar="PRESET",
-    help="Another CLIP, a keras-hub preset, by which captions are scored, too.",
+    help="The keras-hub preset of a second CLIP that scores images against captions.",
 )
 @click.option(
     "--num-images",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Pictures to judge.  [default: as many as the split has]",
+    help="How many images to evaluate.  [default: the size of the split or folder]",
 )
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
     default=0,
     show_default=True,
-    help="Of the first picture; the next ones count on.",
+    help="Seed of the first image. The next images count up from it.",
 )
 @click.option(
     "--statistics",
     metavar="FILE",
-    help="Mean and covariance of the real pictures, an .npz file of mu and sigma.",
+    help="Mean and covariance of real images, an .npz file with mu and sigma.",
 )
 @click.option(
     "--save-statistics",
     metavar="FILE",
-    help="Write mean and covariance of the real pictures.",
+    help="Write the mean and covariance of the real images here.",
 )
-@click.option("--out", metavar="DIR", help="Write report.md and report.json there.")
+@click.option("--out", metavar="DIR", help="Write report.md and report.json here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @DATA_DIR
 @CAPTIONS
 def evaluate(images, model, as_json, **settings):
-    """Measure a model, or pictures from anywhere.
+    """Evaluate a model, or images from anywhere.
 
-    Each figure is told with what it was measured by, how many pictures there were, how
-    they were resized, and with what it may be compared.
+    Each figure comes with the network and the number of images that it was measured
+    with, how the images were resized, and what it may be compared with.
 
     \b
     Examples:
@@ -125,7 +110,7 @@ def evaluate(images, model, as_json, **settings):
           --features inception
     """
     if len(images) > 2:
-        raise click.UsageError("--images is given once or twice: made ones, real ones.")
+        raise click.UsageError("give --images once or twice: generated, then real.")
     if images and model:
         raise click.UsageError("--model and --images exclude each other: give one.")
     if len(images) == 2 and settings["dataset"]:
@@ -135,20 +120,21 @@ def evaluate(images, model, as_json, **settings):
     with quiet_imports():
         import keras
 
-        from galip_keras.metrics import evaluate as evaluation
-    # An architecture begins with random weights: the same ones every time.
+        from galip_keras.metrics.evaluate import evaluate
+        from galip_keras.metrics.report import measured_by, notes
+    # The random weights of an architecture are the same every time.
     keras.utils.set_random_seed(0)
     made, real = (*images, None, None)[:2]
-    report = evaluation.evaluate(
-        model if images else model or "toybirds", images=made, real=real, **settings
-    )
+    model = model if images else model or "toybirds"
+    report = evaluate(model, images=made, real=real, **settings)
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return
     for figure in report["figures"]:
-        by = evaluation.by(figure)
         value = f"{figure['value']:.4g}"
-        count = f"{figure['num_images']:,} pictures"
-        click.echo(f"{figure['metric']:<12} {value:>10}  by {by}, {count}")
-    for line in evaluation.notes(report):
+        count = f"{figure['num_images']:,} images"
+        click.echo(
+            f"{figure['metric']:<12} {value:>10}  by {measured_by(figure)}, {count}"
+        )
+    for line in notes(report):
         click.echo(f"- {line}", err=True)

@@ -1,21 +1,21 @@
-"""Names with texts beside them, as wide as the terminal."""
+"""Lay out names with texts beside them, as wide as the terminal."""
 
 import shutil
 import textwrap
 
 
 def definitions(rows, indent=""):
-    """Lays out names and texts.
+    """Lay out names and texts.
 
     Args:
         rows: list of `(name, text)`.
-        indent: string. What stands before each line.
+        indent: string. Comes before each line.
 
     Returns:
-        A string of lines, wrapped where a terminal reads them. Paths are not broken.
+        A string of lines, wrapped to fit a terminal. Paths are not broken.
     """
     start = max(len(name) for name, _ in rows) + 2
-    # Into a file or a pipe a line is a line.
+    # In a file or a pipe, lines are not wrapped.
     columns = shutil.get_terminal_size((10**6, 24)).columns
     lines = []
     for name, text in rows:

@@ -1,15 +1,102 @@
-"""Pictures in rows."""
+"""Read image files, and lay images out in a grid."""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+)
+
+# Pillow would open more than these; its PostScript reader starts another program.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+# A path, or the bytes of a file.
+Source = str | os.PathLike[str] | bytes
 
 
-def image_grid(images, columns):
-    """Lays pictures out in rows.
+class ImageError(ValueError):
+    """An image that cannot be used. The message is the reason, without a file name."""
+
+
+@contextlib.contextmanager
+def open_image(source: Source) -> Iterator[Image.Image]:
+    """Open an image file without decoding it yet.
+
+    Args:
+        source: path or bytes of a PNG, JPEG, WebP, GIF, BMP or TIFF file.
+
+    Yields:
+        A `PIL.Image.Image`, the first frame of an animation.
+
+    Raises:
+        ImageError: If the file is not such an image, is damaged or has too many pixels.
+            Errors while it is open count too.
+    """
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=_FORMATS) as image:
+            # Pillow itself only warns until twice its limit.
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit and image.width * image.height > limit:
+                raise ImageError("too many pixels")
+            yield image
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError("too many pixels") from error
+    except Exception as error:
+        # Damaged bytes make Pillow raise nearly anything: OSError, SyntaxError,
+        # struct.error, EOFError, ValueError, ...
+        raise ImageError("cannot be read") from error
+
+
+def read_image(source: Source, upright: bool = True) -> Image.Image:
+    """Read an image file as RGB.
+
+    Transparent images are laid on white. 16-bit grey is scaled to 8 bits. Of an
+    animation the first frame is read.
+
+    Args:
+        source: path or bytes of a PNG, JPEG, WebP, GIF, BMP or TIFF file.
+        upright: bool. Whether to rotate the image as its EXIF data says.
+
+    Returns:
+        An RGB `PIL.Image.Image`.
+
+    Raises:
+        ImageError: If the file cannot be read as an image.
+    """
+    with open_image(source) as image:
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ImageError("floating point pixels")
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it.
+        grey = np.clip(np.asarray(image), 0, 65535) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+def image_grid(images: np.ndarray, columns: int) -> Image.Image:
+    """Lay images out in rows.
 
     Args:
         images: uint8 array `(num_rows * columns, height, width, 3)`.
-        columns: int.
+        columns: int. Images per row.
 
     Returns:
         A `PIL.Image.Image`.

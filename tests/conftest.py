@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import keras
 import pytest
-from drawn import draw_pictures
+from drawn import draw_circles
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def data(tmp_path_factory):
     """Images of circles, as arguments of `train` and `evaluate`."""
     folder = tmp_path_factory.mktemp("data")
     return {
-        "dataset": f"folder:{draw_pictures(folder / 'circles')}",
+        "dataset": f"folder:{draw_circles(folder / 'circles')}",
         "data_dir": folder / "prepared",
     }
 

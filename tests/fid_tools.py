@@ -1,4 +1,4 @@
-"""The established packages, without torchvision, which nothing here needs of them."""
+"""The established FID packages, loaded without torchvision."""
 
 import importlib
 import sys
@@ -10,7 +10,10 @@ _PARTS = ("", ".datasets", ".models", ".transforms", ".transforms.functional")
 
 
 def load(name):
-    """Imports a module of theirs. The test is skipped where it is not installed."""
+    """Import a module of theirs, or skip the test if it is not installed.
+
+    They import torchvision for features that no test here uses.
+    """
     pytest.importorskip("torch")
     with pytest.MonkeyPatch.context() as patch:
         for part in _PARTS:

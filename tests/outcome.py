@@ -1,4 +1,4 @@
-"""What a training run has left in its folder, and whether another has left the same."""
+"""Read what a training run left in its folder, and compare it with another run."""
 
 import json
 
@@ -18,6 +18,7 @@ def contents(folder):
 
 
 def metrics(folder):
+    """The lines of `metrics.jsonl`, without the speed."""
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [
         {k: v for k, v in line.items() if k != "pictures_per_second"} for line in lines
@@ -25,7 +26,7 @@ def metrics(folder):
 
 
 def assert_same(actual_folder, expected_folder):
-    """Bit for bit."""
+    """Check that two runs agree bit for bit."""
     actual, expected = contents(actual_folder), contents(expected_folder)
     assert actual.keys() == expected.keys()
     assert actual.pop("state") == expected.pop("state")

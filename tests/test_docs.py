@@ -14,7 +14,7 @@ import click
 import keras
 import numpy as np
 import pytest
-from drawn import draw_pictures
+from drawn import draw_circles
 
 import galip_keras
 from galip_cli.main import galip as group
@@ -44,7 +44,7 @@ def birds(tmp_path, monkeypatch):
     """A working folder that contains a folder of images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
-    draw_pictures(tmp_path / "birds")
+    draw_circles(tmp_path / "birds")
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from drawn import draw_pictures
+from drawn import draw_circles
 
 from galip_cli.main import COMMANDS
 
@@ -139,7 +139,7 @@ def test_nothing_is_said_that_was_not_asked_for(tmp_path):
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_training_says_what_is_about_training(tmp_path):
-    draw_pictures(tmp_path / "circles")
+    draw_circles(tmp_path / "circles")
     settings = ["--preset", "galip_tiny", "--steps", "2", "--batch-size", "2"]
     result = run(
         "train", "--dataset", "folder:circles", "--data-dir", "data", *settings,
@@ -160,15 +160,15 @@ def test_without_a_home_and_without_a_network(tmp_path):
     result = run("sample", "a red bird", "--json", cwd=tmp_path, **nowhere)
     assert (result.returncode, result.stderr) == (0, "")
     assert len(json.loads(result.stdout)) == 1
-    draw_pictures(tmp_path / "circles")
+    draw_circles(tmp_path / "circles")
     result = run(
         "train", "--dataset", "folder:circles", "--preset", "galip_tiny",
         "--steps", "1", cwd=tmp_path, **nowhere,
     )  # fmt: skip
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("Error: data sets cannot be kept in /dev/null/")
-    assert last.endswith("give another place with --data-dir")
+    assert last.startswith("Error: datasets cannot be stored in /dev/null/")
+    assert last.endswith("choose another --data-dir")
     result = run(
         "train", "--dataset", "folder:circles", "--steps", "1",
         "--data-dir", "data", cwd=tmp_path, **nowhere,
@@ -180,7 +180,7 @@ def test_without_a_home_and_without_a_network(tmp_path):
 def test_a_path_with_spaces_and_accents(galip, less_to_compile, tmp_path):
     place = tmp_path / "une caf\u00e9 \u732b"
     place.mkdir()
-    draw_pictures(place / "mes images")
+    draw_circles(place / "mes images")
     run = place / "ma course"
     code, output, errors = galip(
         "train", "--dataset", f"folder:{place / 'mes images'}", "--run", run,

@@ -158,6 +158,16 @@ def repeatable():
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
+def hide_gpus_from_tensorflow():
+    """Keep TensorFlow, which reads data, from taking the GPUs of another backend."""
+    if _BACKEND != "tensorflow":
+        import tensorflow as tf
+
+        # Too late if the caller has used TensorFlow before: then the choice is theirs.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
+
+
 def _set_jit_compile(model, value):
     # Keras compiles nothing where TensorFlow is to be deterministic, since XLA lacks
     # some such ops on a GPU. On a CPU the same program gives the same numbers anyway.

@@ -1,6 +1,6 @@
-"""Data sets, prepared once as tensorflow-datasets records.
+"""Datasets, prepared once as tensorflow-datasets records.
 
-Importing this module costs nothing: TensorFlow is loaded by `prepare()`.
+Importing this module is cheap: `prepare()` loads TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,69 +20,71 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """A data set that has a name: its builder, and what a list of them shows."""
+    """A named dataset: its builder, and what a list of datasets shows.
+
+    `builder` is a module and a class in it, a subclass of `records.CaptionedImages`.
+    """
 
     builder: str
     description: str
-    pictures: str
+    num_images: str
     download: str
     license: str
 
 
-# `builder` is a module and a class in it, a `records.CaptionedImages`.
 DATASETS = {
     "toybirds": Entry(
-        "toybirds.Toybirds",
-        "cartoon birds, drawn by this package, ten captions each",
+        "toybirds.builder.Toybirds",
+        "cartoon birds drawn by this package, ten captions each",
         "12,000",
         "none",
         "Apache 2.0, as this package",
     ),
     "cub": Entry(
         "cub.Cub",
-        "CUB-200-2011, photographs of birds; cub:PATH takes the archive from there",
+        "CUB-200-2011, photographs of birds; cub:PATH reads its archive from there",
         "11,788",
         "1.2 GB",
         "non-commercial research",
     ),
     "coco": Entry(
         "coco.Coco",
-        "COCO 2014, five captions each; coco:PATH takes the archives from there",
+        "COCO 2014, five captions each; coco:PATH reads its archives from there",
         "123,287",
         "20 GB",
-        "annotations CC BY 4.0, pictures Flickr's terms",
+        "annotations CC BY 4.0, images Flickr's terms",
     ),
     "cc3m": Entry(
         "web.Web",
-        "Conceptual Captions; cc3m:PATH is what img2dataset wrote, folder or bucket",
+        "Conceptual Captions; cc3m:PATH is a folder or bucket that img2dataset wrote",
         "about 3 million",
         "by img2dataset",
-        "Google's terms, pictures their owners'",
+        "Google's terms, images their owners'",
     ),
     "cc12m": Entry(
         "web.Web",
-        "Conceptual 12M; cc12m:PATH is what img2dataset wrote, folder or bucket",
+        "Conceptual 12M; cc12m:PATH is a folder or bucket that img2dataset wrote",
         "about 12 million",
         "by img2dataset",
-        "Google's terms, pictures their owners'",
+        "Google's terms, images their owners'",
     ),
     "folder": Entry(
         "folder.Folder",
-        "folder:PATH, your own pictures and captions",
+        "folder:PATH, your own images and captions",
         "any",
         "none",
         "yours",
     ),
     "tfds": Entry(
         "adapters.FromTFDS",
-        "tfds:NAME[:image_key,text_key], any of tensorflow-datasets",
+        "tfds:NAME[:image_key,text_key], any dataset of tensorflow-datasets",
         "any",
         "its own",
         "its own",
     ),
     "hf": Entry(
         "adapters.FromHub",
-        "hf:NAME[:image_key,text_key], any of Hugging Face's hub",
+        "hf:NAME[:image_key,text_key], any dataset on the Hugging Face hub",
         "any",
         "its own",
         "its own",
@@ -98,34 +100,33 @@ def prepare(
     num_workers: int | None = None,
     beam_runner: str | None = None,
 ) -> tfds.core.DatasetBuilder:
-    """Prepares a data set, unless that was done before, and returns its builder.
+    """Prepare a dataset, unless it is prepared already, and return its builder.
 
-    An example of any data set is `image` (JPEG bytes, RGB), `captions` (one or more
+    An example of any dataset has `image` (JPEG bytes, RGB), `captions` (one or more
     strings) and `id` (a string).
 
     Args:
-        dataset: string. A key of `DATASETS`, for most of them with a colon and where it
-            comes from, such as `folder:PATH`.
-        data_dir: path. Where prepared data sets live. Defaults to
-            tensorflow-datasets' own choice: `TFDS_DATA_DIR`, else
-            `~/tensorflow_datasets`.
+        dataset: string. A key of `DATASETS`, for most of them followed by a colon and
+            the source, such as `folder:PATH`.
+        data_dir: path. Where prepared datasets live. Defaults to the environment
+            variable `TFDS_DATA_DIR`, else to `~/tensorflow_datasets`.
         captions: path. For `cub`: the archive or folder of Reed et al.'s captions.
-        allow_bad: bool. Whether more than 1 % of the pictures may be left out.
-        num_workers: int. Threads that decode pictures. Defaults to the cores.
+        allow_bad: bool. Whether more than 1 % of the images may be left out.
+        num_workers: int. Threads that decode images. Defaults to the number of cores.
         beam_runner: string. For `cc3m` and `cc12m`: the Apache Beam runner that
-            prepares them, such as `"DirectRunner"`. None does without Beam.
+            prepares them, such as `"DirectRunner"`. Defaults to preparing without Beam.
 
     Returns:
         A `tfds.core.DatasetBuilder` whose records are ready to be read.
 
     Raises:
-        ValueError: where the data set is unknown or cannot be used.
-        OSError: where files are missing, cannot be fetched or cannot be written.
+        ValueError: If the dataset is unknown or cannot be used.
+        OSError: If files are missing, cannot be fetched or cannot be written.
 
     Example:
 
     ```python
-    builder = prepare("folder:~/pictures")
+    builder = prepare("folder:~/birds")
     print("\\n".join(report(builder)))
     ```
     """
@@ -141,7 +142,7 @@ def prepare(
 def find(
     dataset: str, data_dir: str | os.PathLike[str] | None = None, **options: Any
 ) -> CaptionedImages:
-    """The builder of a data set, whose records need not be prepared yet.
+    """The builder of a dataset that need not be prepared yet.
 
     Args:
         dataset: string. As for `prepare`.
@@ -152,20 +153,20 @@ def find(
         A `galip_keras.datasets.records.CaptionedImages`.
 
     Raises:
-        ValueError: where the data set is unknown or its source cannot be one.
-        OSError: where its source does not exist.
+        ValueError: If the dataset is unknown or its source makes no sense.
+        OSError: If its source does not exist.
     """
     name, _, source = str(dataset).partition(":")
     if name not in DATASETS:
         known = ", ".join(DATASETS)
-        raise ValueError(f"unknown data set {dataset!r}: give one of {known}")
-    module, _, class_name = DATASETS[name].builder.partition(".")
+        raise ValueError(f"unknown dataset {dataset!r}: give one of {known}")
+    module, _, class_name = DATASETS[name].builder.rpartition(".")
     builder = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
     return builder.open(builder.configure(name, source, **options), data_dir)
 
 
 def prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> list[str]:
-    """The folders of prepared records of a data set.
+    """The folders with prepared records of a dataset.
 
     Args:
         name: string. A key of `DATASETS`.
@@ -173,22 +174,22 @@ def prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> list[
     """
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     builder = DATASETS[name].builder
-    class_name = builder.partition(".")[2]
+    class_name = builder.rpartition(".")[2]
     folder = re.sub("(?<=[a-z])(?=[A-Z])", "_", class_name).lower()
     shared = [entry.builder for entry in DATASETS.values()].count(builder) > 1
     return [
         str(path.parent)
         for path in sorted(Path(root).expanduser().glob(f"{folder}/*/*/features.json"))
-        # Where data sets share a builder, configurations begin with their names.
+        # If datasets share a builder, their names begin the configurations' names.
         if not shared or path.parts[-3].startswith(name)
     ]
 
 
 def report(builder: tfds.core.DatasetBuilder) -> list[str]:
-    """What preparing a data set left out or found odd, as lines to print.
+    """What the preparation of a dataset left out or found odd, as lines to print.
 
-    It is stored with the records, so it can be shown again at any time. The complete
-    lists are `builder.info.metadata["skipped"]`, a dict of reason to names, and
+    The lines come from the records' metadata, which has the complete lists:
+    `builder.info.metadata["skipped"]`, a dict of reasons to names, and
     `builder.info.metadata["long_captions"]`, a list of names.
     """
     return summary.lines(builder.info.metadata or {})

@@ -1,7 +1,7 @@
-"""Data sets that another library knows by name, with a picture and a text in each row.
+"""Datasets that another library knows by name, with an image and a text in each row.
 
-Which column is which is guessed, or given behind the name: `NAME:image_key,text_key`.
-Either key may be left out, as in `NAME:,text_key`.
+Columns are guessed, or given after the name: `NAME:image_key,text_key`. Either key may
+be left out, as in `NAME:,text_key`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from galip_keras.datasets import archives, records
-from galip_keras.datasets.images import ImageError
 from galip_keras.datasets.records import Record
+from galip_keras.images import ImageError
 
 _CAPTION_KEYS = ("captions", "caption", "text", "texts", "sentences", "sentence")
 
-# More than any data set has rows, so that the names of all are equally long.
+# Enough for any number of rows, so that all names are equally long.
 _DIGITS = 9
 
 _Path = tuple[str, ...]
 
 
 class _Source(NamedTuple):
-    """What stands behind the first colon, taken apart. Keys may be empty."""
+    """The parts of what follows the first colon. Keys may be empty."""
 
     name: str
     image_key: str
@@ -38,7 +38,7 @@ class _Source(NamedTuple):
 
 
 def _parse(source: str) -> _Source:
-    # The name may hold colons of its own, the keys are always two.
+    # The name may contain colons, and there are always two keys.
     name, colon, keys = source.rpartition(":")
     if not colon or keys.count(",") != 1:
         return _Source(source, "", "")
@@ -47,19 +47,19 @@ def _parse(source: str) -> _Source:
 
 
 class FromTFDS(records.CaptionedImages):
-    """Builder of records from those of another tensorflow-datasets builder.
+    """Builder of records from the records of another tensorflow-datasets builder.
 
-    The text is that of the first feature called `captions`, `caption`, `text`, ... or,
-    without one, "a photo of a ..." with the name of the only class label.
+    The text is the first feature called `captions`, `caption`, `text` and so on. If
+    there is none, it is "a photo of a ..." with the name of the only class label.
     """
 
-    description = "Pictures and captions from a data set of tensorflow-datasets."
+    description = "Images and captions from a dataset of tensorflow-datasets."
 
     @classmethod
     def configure(cls, name, source, **options):
         if not _parse(source).name:
             raise ValueError(
-                "give the name of a data set, as in tfds:NAME or "
+                "give the name of a dataset, as in tfds:NAME or "
                 "tfds:NAME:image_key,text_key"
             )
         return super().configure(_label(source), source, **options)
@@ -70,7 +70,7 @@ class FromTFDS(records.CaptionedImages):
         sizes = builder.info.splits
         splits = [split for split in sizes if sizes[split].num_examples]
         splits = _with_train_first(source.name, splits)
-        # Sorted, because those read from a file are in another order every time.
+        # Sorted, because features read from a file come in varying order.
         features = dict(sorted(_leaves(builder.info.features), key=itemgetter(0)))
         image = _image_feature(source, features)
         text = _text_feature(source, features)
@@ -79,11 +79,11 @@ class FromTFDS(records.CaptionedImages):
         return {split: read(split) for split in splits}
 
     def _prepared(self, name: str) -> tfds.core.DatasetBuilder:
-        """The other builder, its records prepared beside these ones."""
+        """The other builder, with its records prepared in the same folder."""
         try:
             builder = tfds.builder(name, data_dir=self._data_dir_root)
         except tfds.core.DatasetNotFoundError as error:
-            raise ValueError(f"tensorflow-datasets knows no {name}") from error
+            raise ValueError(f"tensorflow-datasets has no dataset {name}") from error
         except Exception as error:
             raise ValueError(f"tfds:{name}: {_first_line(error)}") from error
         try:
@@ -96,7 +96,7 @@ class FromTFDS(records.CaptionedImages):
                 f"{name} needs a package: pip install {error.name}"
             ) from error
         except Exception as error:
-            # Any, because every data set has code of its own.
+            # Any exception, because every dataset has its own code.
             raise OSError(
                 f"{name} cannot be prepared by tensorflow-datasets: "
                 f"{_first_line(error)}"
@@ -105,26 +105,26 @@ class FromTFDS(records.CaptionedImages):
 
 
 class FromHub(records.CaptionedImages):
-    """Builder of records from what the `datasets` library loads.
+    """Builder of records from what Hugging Face's `datasets` library loads.
 
-    That is a data set on Hugging Face's hub, taken as it is on the day that it is
-    prepared, or a folder in one of the library's layouts. It runs no code from there.
+    The source is a dataset on the Hugging Face hub, in its state at preparation, or a
+    folder in one of the library's layouts. Its code is never run.
     """
 
-    description = "Pictures and captions from a data set of Hugging Face's."
+    description = "Images and captions from a dataset of Hugging Face's."
 
     @classmethod
     def configure(cls, name, source, **options):
         parsed = _parse(source)
         if not parsed.name:
             raise ValueError(
-                "give the name of a data set, as in hf:USER/NAME or "
+                "give the name of a dataset, as in hf:USER/NAME or "
                 "hf:USER/NAME:image_key,text_key"
             )
         folder = Path(parsed.name).expanduser()
         if not folder.is_dir():
             return super().configure(_label(source), source, **options)
-        # Of a folder every state is a data set of its own.
+        # Every state of a folder is a dataset of its own.
         path = str(folder.resolve())
         source = path + source.removeprefix(parsed.name)
         return super().configure(_label(source, _files(path)), source, **options)
@@ -138,7 +138,7 @@ class FromHub(records.CaptionedImages):
 
 
 def _label(source: str, files: Iterable[tuple] = ()) -> str:
-    """The name of a configuration: readable, and another one for every source."""
+    """A readable name for a configuration, different for every source."""
     digest = hashlib.sha256(source.encode("utf-8", "surrogateescape"))
     for file in files:
         digest.update(ascii(file).encode())
@@ -159,7 +159,7 @@ def _files(folder: str) -> Iterator[tuple[str, int, int]]:
 
 def _with_train_first(name: str, splits: list[str]) -> list[str]:
     if "train" not in splits:
-        raise ValueError(f"{name} has no train split, but {', '.join(splits)}")
+        raise ValueError(f"{name} has no train split, only {', '.join(splits)}")
     return ["train", *(split for split in splits if split != "train")]
 
 
@@ -176,13 +176,13 @@ def _name(index: int) -> str:
 
 
 def _leaves(feature: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
-    """Yields the path and the feature of everything that is stored."""
+    """Yield the path and the feature of everything that is stored."""
     if isinstance(feature, tfds.features.FeaturesDict):
         for name, child in feature.items():
             yield from _leaves(child, (*path, name))
     elif isinstance(feature, tfds.features.Sequence):
         for inner, leaf in _leaves(feature.feature, path):
-            # Which of several pictures would the caption be about?
+            # A caption cannot be about one of several images.
             if not isinstance(leaf, tfds.features.Image):
                 yield inner, leaf
     else:
@@ -190,8 +190,8 @@ def _leaves(feature: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
 
 
 def _image_feature(source: _Source, features: Mapping[_Path, Any]) -> _Path:
-    # A map of labels is no picture, and those of floating point numbers are stored as
-    # PNG files that show something else.
+    # A map of labels is not an image, and floating point images are stored as PNG
+    # files that show something else.
     images = [
         path
         for path, feature in features.items()
@@ -220,13 +220,13 @@ def _is_text(feature: Any) -> bool:
 def _choose(
     source: _Source, kind: str, key: str, known: list[_Path], guesses: list[_Path]
 ) -> _Path:
-    """The one of the known columns that has a name or, without a name, the guess."""
+    """The known column called `key`, or the guess if there is no key."""
     chosen = [path for path in known if _same(path, key)] if key else guesses
     if len(chosen) == 1:
         return chosen[0]
     if not known:
-        raise ValueError(f"{source.name} has no {kind} in it")
-    problem = f"has no {kind} {key}" if key else f"does not tell which {kind} to take"
+        raise ValueError(f"{source.name} has no {kind}: choose another dataset")
+    problem = f"has no {kind} {key}" if key else f"has no obvious {kind}"
     raise ValueError(
         f"{source.name} {problem}: give {source.name}:image_key,text_key, where the "
         f"{kind} is one of {', '.join(map('/'.join, known))}"
@@ -234,7 +234,7 @@ def _choose(
 
 
 def _same(path: _Path, key: str) -> bool:
-    # Names may hold both characters themselves.
+    # Names may contain either separator.
     return "/".join(path).replace(".", "/") == key.replace(".", "/")
 
 
@@ -249,11 +249,11 @@ def _note(builder: tfds.core.DatasetBuilder, path: _Path, feature: Any) -> str:
 
 
 def _reader(builder: tfds.core.DatasetBuilder, image: _Path, text: _Path, feature: Any):
-    """A function from split to its records."""
+    """A function from a split to its records."""
     decoders: Any = tfds.decode.SkipDecoding()
     for name in reversed(image):
         decoders = {name: decoders}
-    # Every example is read once.
+    # Every example is read only once.
     config = tfds.ReadConfig(try_autocache=False)
 
     def read(split: str) -> Iterator[Record]:
@@ -274,11 +274,11 @@ def _at(example: Any, path: _Path) -> Any:
 
 
 def _captions(feature: Any, value: Any) -> list[str]:
-    # Of lists of lists `value` is a ragged tensor.
+    # `value` is a ragged tensor if the feature is a list of lists.
     values = np.ravel(getattr(value, "flat_values", value)).tolist()
     if not _is_label(feature):
         return [text.decode("utf-8", "replace") for text in values]
-    # A negative number stands for no label. A picture may show several of a kind.
+    # A negative number means no label. An image may show several objects of a kind.
     names = [feature.int2str(number) for number in values if number >= 0]
     return [f"a photo of a {name.replace('_', ' ')}" for name in dict.fromkeys(names)]
 
@@ -296,7 +296,7 @@ def _load(name: str) -> Mapping[str, Any]:
     try:
         return datasets.load_dataset(name)
     except Exception as error:
-        # Of the hub, of its client, of the network, of Arrow, of a file, ...
+        # The hub, its client, the network, Arrow and files raise errors of their own.
         raise OSError(f"hf:{name} cannot be loaded: {_first_line(error)}") from error
 
 
@@ -327,17 +327,17 @@ def _rows(table: Any, image: str, text: str) -> Iterator[Record]:
     import datasets
 
     columns = table.select_columns([image, text])
-    # As the file that it was, not as pixels.
+    # As encoded files, not as pixels.
     rows = columns.cast_column(image, datasets.Image(decode=False))
     for index, row in enumerate(rows):
         captions = row[text] or []
         if isinstance(captions, str):
             captions = [captions]
-        yield Record(_name(index), [c for c in captions if c], _picture(row[image]))
+        yield Record(_name(index), [c for c in captions if c], _image(row[image]))
 
 
-def _picture(value: dict[str, Any] | None) -> Any:
+def _image(value: dict[str, Any] | None) -> Any:
     if value is None:
-        return ImageError("no picture")
-    # Pictures of a folder are stored as paths.
+        return ImageError("no image")
+    # Images in a folder are stored as paths.
     return value["bytes"] or value["path"]

@@ -1,6 +1,6 @@
-"""Archives that are downloaded or handed in, or folders that they were unpacked to.
+"""Archives that are downloaded or given, or the folders that they unpack to.
 
-Members are read one by one; none is ever written under a name of the archive's choice.
+Members are read one by one. None is ever written under a name that the archive chose.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tensorflow_datasets.core.download import download_manager, downloader
 from tensorflow_datasets.core.download.util import DownloadError
 
-# A name, with `/` between its parts, and what opens it.
+# A name, with `/` between its parts, and a function that opens it.
 Member = tuple[str, Callable[[], IO[bytes]]]
 
-# What damaged bytes make the readers raise; RuntimeError is about encrypted members.
+# What readers raise on damaged bytes; RuntimeError is about encrypted members.
 DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -38,22 +38,23 @@ DAMAGE = (
     RuntimeError,
 )
 
-# tensorflow-datasets' own ten keep a user without a network waiting for minutes.
+# With the ten of tensorflow-datasets, a user without a network waits for minutes.
 _RETRIES = 3
 
 
 def state(path: Path, files: Iterable[Path] = ()) -> str:
-    """A name for what an archive or a folder holds, which changes when that does.
+    """A name for the content of an archive or folder, which changes with it.
 
     Args:
-        path: path. An archive counts by its name, size and time of change.
-        files: paths. What counts, each in the same way, where `path` is a folder.
+        path: path. An archive is identified by its name, size and modification time.
+        files: paths. If `path` is a folder: the files that identify it, in the same
+            way.
 
     Returns:
-        A string, fit to be the name of a folder.
+        A string that can be the name of a folder.
     """
     label = re.sub(r"[^A-Za-z0-9_-]", "_", path.name)[:40]
-    # Wherever an archive lies, its content is the same. A folder's is not known.
+    # An archive has the same content wherever it lies. That of a folder is unknown.
     counted = [(path.name, path)] if path.is_file() else [(str(f), f) for f in files]
     digest = hashlib.sha256(b"" if path.is_file() else os.fsencode(path))
     for name, file in sorted(counted):
@@ -62,25 +63,25 @@ def state(path: Path, files: Iterable[Path] = ()) -> str:
     return f"{label}-{digest.hexdigest()[:16]}"
 
 
-def download(dl_manager, urls: Sequence[str], dataset: str) -> list[Path]:
-    """Downloads files, unless that was done before.
+def download(dl_manager: Any, urls: Sequence[str], dataset: str) -> list[Path]:
+    """Download files, unless they are downloaded already.
 
     Args:
         dl_manager: a `tfds.download.DownloadManager` that knows their checksums.
         urls: list of strings.
-        dataset: string. The data set that they belong to.
+        dataset: string. The dataset that they belong to.
 
     Returns:
         A list of paths.
 
     Raises:
-        OSError: where one cannot be fetched or arrives changed.
+        OSError: If a file cannot be fetched or has a wrong checksum.
     """
     wanted = ", ".join(urls)
     hint = f"download by other means and give {dataset}:PATH as `dataset`"
     try:
         with few_retries(), _bars(_answers(urls[0])):
-            # One by one: after a failure none is still being tried in the background.
+            # One by one: after a failure nothing goes on in the background.
             return [Path(dl_manager.download(url)) for url in urls]
     except download_manager.NonMatchingChecksumError as error:
         changed = next((url for url in urls if url in str(error)), wanted)
@@ -91,7 +92,8 @@ def download(dl_manager, urls: Sequence[str], dataset: str) -> list[Path]:
         reason = " ".join(str(error).split())
         raise OSError(f"cannot fetch {wanted} ({reason}): {hint}") from error
     except OSError as error:
-        # The system's own, such as a full disk. Those of the network have no number.
+        # Errors of the system, such as a full disk, have a number. Those of the network
+        # have none.
         if error.errno is not None:
             raise
         message = f"cannot fetch {wanted} (no connection): {hint}"
@@ -109,7 +111,7 @@ def _answers(url: str) -> bool:
 
 
 def _bars(shown: bool) -> contextlib.AbstractContextManager:
-    """Hides those of a download that can only fail, or find what it has already."""
+    """Hide the progress bars of a download that can only fail or find its files."""
     if shown:
         return contextlib.nullcontext()
     return contextlib.redirect_stderr(io.StringIO())
@@ -117,7 +119,7 @@ def _bars(shown: bool) -> contextlib.AbstractContextManager:
 
 @contextlib.contextmanager
 def few_retries() -> Iterator[None]:
-    """Fewer than tensorflow-datasets', and without a warning of several lines each."""
+    """Make tensorflow-datasets retry downloads less often, and without warnings."""
     logger = logging.getLogger("urllib3")
     before = getattr(downloader, "MAX_RETRIES", None), logger.level
     downloader.MAX_RETRIES = _RETRIES
@@ -131,26 +133,26 @@ def few_retries() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what a damaged archive raises into one `ValueError` that names it."""
-    message = f"{path} is damaged or cut short: fetch it again"
+    """Turn what a damaged archive raises into one `ValueError` that names it."""
+    message = f"{path} is damaged or truncated: fetch it again"
     try:
         yield
     except DAMAGE as error:
         raise ValueError(message) from error
     except OSError as error:
-        # gzip's and bz2's own, which unlike the system's have no number.
+        # Errors of gzip and bz2 have no number, unlike those of the system.
         if error.errno is not None:
             raise
         raise ValueError(message) from error
 
 
 def members(path: Path) -> Iterator[Member]:
-    """The files in a folder, a zip or a tar archive, compressed or not, in its order.
+    """Yield the files of a folder, zip or tar archive, compressed or not, in order.
 
-    Each is to be opened before the next one is asked for, and within `reading`.
+    Open each file before you ask for the next one, and within `reading`.
 
     Raises:
-        ValueError: where the file is no archive.
+        ValueError: If the file is not an archive.
     """
     if path.is_dir():
         for file in sorted(path.rglob("*")):
@@ -162,7 +164,7 @@ def members(path: Path) -> Iterator[Member]:
     else:
         with _open_tar(path) as archive:
             for member in archive:
-                # Not links, which lead anywhere.
+                # Links could lead anywhere.
                 if member.isreg():
                     yield member.name, functools.partial(_extract, archive, member)
 
@@ -182,7 +184,7 @@ def _open_tar(path: Path) -> tarfile.TarFile:
         return tarfile.open(path)
     except tarfile.ReadError as error:
         raise ValueError(
-            f"{path} is no zip or tar archive, or one cut short: fetch it again"
+            f"{path} is not a zip or tar archive, or is truncated: fetch it again"
         ) from error
 
 

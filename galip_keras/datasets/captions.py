@@ -1,10 +1,9 @@
-"""What is said about the birds of CUB, by Reed et al. or by its own attributes.
+"""Captions of CUB, from Reed et al. or made from the attributes of the dataset.
 
-The archives of Reed et al.'s captions that are in circulation have ten lines about each
-picture in `text/CLASS/PICTURE.txt` or `text_c10/CLASS/PICTURE.txt`, below any other
-folders or in a `text.zip` among them. Beside them may lie which pictures are for
-training and for testing: lists of pictures in Python 2's pickles
-(`train/filenames.pickle`, `test/filenames.pickle`) or of classes
+The archives of Reed et al.'s captions in circulation have ten lines about each image in
+`text/CLASS/IMAGE.txt` or `text_c10/CLASS/IMAGE.txt`, inside any other folders or in a
+`text.zip`. Some also have the splits: lists of images as pickles of Python 2
+(`train/filenames.pickle`, `test/filenames.pickle`), or lists of classes
 (`trainvalclasses.txt`, `testclasses.txt`).
 """
 
@@ -21,14 +20,14 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from galip_keras.datasets import archives
-from galip_keras.datasets.images import ImageError
+from galip_keras.images import ImageError
 
 _TEXT = re.compile(r"(?:^|/)(\d+\.[^/]+/[^/.][^/]*)\.txt$")
 _NESTED = re.compile(r"(?:^|/)text[^/]*\.zip$")
 _PICKLE = re.compile(r"(?:^|/)(train|test)/filenames\.pickle$")
 _CLASSES = re.compile(r"(?:^|/)(train|val|trainval|test)classes\.txt$")
 
-# A hundred times what the real ones take.
+# A hundred times the size of the real files.
 _MAX_BYTES = 1 << 26
 
 _STRINGS = {
@@ -40,7 +39,7 @@ _STRINGS = {
     "SHORT_BINUNICODE",
     "BINUNICODE8",
 }
-# What else a list of strings is made of.
+# The other instructions that make up a list of strings.
 _STRUCTURE = {
     "PROTO",
     "FRAME",
@@ -56,25 +55,25 @@ _STRUCTURE = {
     "STOP",
 }
 
-# The kind of a list to split to the pictures or classes in it.
+# Kind of list to split to the images or classes in it.
 _Lists = dict[str, dict[str, list[str]]]
 
-# What is seen of each group, such as `{"wing_color": ["black", "white"]}`.
+# Group to the values that are seen, such as `{"wing_color": ["black", "white"]}`.
 Attributes = dict[str, list[str]]
 
 
 class Captions(NamedTuple):
-    """Captions, those from files undecoded, and the split of pictures or classes.
+    """Captions, undecoded if they come from files, and splits of images or classes.
 
-    Pictures are named `CLASS/PICTURE`, without an extension. `splits` is empty where
-    nothing about them was found.
+    Images are named `CLASS/IMAGE`, without an extension. `splits` is empty if no lists
+    were found.
     """
 
     texts: Mapping[str, bytes | list[str]]
     splits: dict[str, str]
 
     def of(self, name: str) -> list[str]:
-        """The captions of a picture; a `ImageError` where there are none."""
+        """The captions of an image. Raises an `ImageError` if it has none."""
         text = self.texts.get(name)
         if text is None:
             raise ImageError("no caption")
@@ -84,30 +83,30 @@ class Captions(NamedTuple):
             decoded = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ImageError("caption is not UTF-8") from error
-        # Some of the real lines have lost characters to U+FFFD, between two words.
+        # Some real lines have a U+FFFD in place of lost characters between two words.
         lines = decoded.replace("\ufffd", " ").split("\n")
         return [" ".join(line.split()) for line in lines]
 
     def split_of(self, name: str) -> str | None:
-        """The split of a picture, None where it is in no list."""
+        """The split of an image, or None if it is in no list."""
         return self.splits.get(name) or self.splits.get(name.split("/")[0])
 
 
 def state(path: Path) -> str:
-    """A name for what an archive or a folder of captions holds."""
+    """A name for the content of an archive or folder of captions."""
     kinds = (".txt", ".pickle", ".zip")
     files = (file for file in path.rglob("*") if file.suffix in kinds)
     return archives.state(path, filter(Path.is_file, files))
 
 
 def read(path: Path) -> Captions:
-    """Reads an archive or a folder of captions.
+    """Read an archive or a folder of captions.
 
     Args:
         path: path. A zip or tar archive or a folder, in a layout described above.
 
     Raises:
-        ValueError: where it is damaged, has no captions or contradicts itself.
+        ValueError: If it is damaged, has no captions or contradicts itself.
     """
     texts: dict[str, bytes | list[str]] = {}
     lists: _Lists = defaultdict(lambda: defaultdict(list))
@@ -124,18 +123,18 @@ def read(path: Path) -> Captions:
                 lists["classes.txt"][split] += _lines(_bytes(file, where), where)
     if not texts:
         raise ValueError(
-            f"{path} has no captions: give what holds text/CLASS/PICTURE.txt, such as "
-            "001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.txt"
+            f"{path} has no captions: give an archive or a folder that has files like "
+            "text/001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.txt"
         )
     return Captions(texts, _splits(path, lists))
 
 
 def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Opens what may be wanted in an archive, and in a zip of texts inside it."""
+    """Open the files in an archive that may be needed, also in a zip inside it."""
     for name, opened in archives.members(path):
         if _NESTED.search(name):
             with opened() as file, tempfile.TemporaryFile() as copy:
-                # A zip is read from its end, which a file in an archive has no way to.
+                # A zip is read from its end, but a file in an archive cannot seek.
                 shutil.copyfileobj(file, copy)
                 with zipfile.ZipFile(copy) as inner:
                     for inner_name, inner_opened in archives.zip_members(inner):
@@ -150,7 +149,7 @@ def _bytes(file: IO[bytes], where: str) -> bytes:
     data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise ValueError(
-            f"{where} is over {_MAX_BYTES >> 20} MiB, too large for a text"
+            f"{where} is over {_MAX_BYTES >> 20} MiB, too large for captions"
         )
     return data
 
@@ -163,24 +162,24 @@ def _lines(data: bytes, where: str) -> list[str]:
 
 
 def list_of_strings(data: bytes, where: str) -> list[str]:
-    """Reads the pickle of a list of strings, without ever running a pickle.
+    """Read the pickle of a list of strings without running it.
 
-    Its instructions are looked at instead: the strings are taken, and anything that a
-    list of strings has no use for is refused.
+    Its instructions are inspected instead. The strings are collected, and any
+    instruction that a list of strings does not need is refused.
 
     Args:
         data: bytes. A pickle of any protocol.
         where: string. Its name, for errors.
 
     Raises:
-        ValueError: where it is no pickle or one of anything else.
+        ValueError: If it is not a pickle, or a pickle of something else.
     """
     strings = []
     lists = 0
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name in _STRINGS:
-                # Some copies were through a tool that ends lines in CR LF.
+                # Some copies went through a tool that ends lines with CR LF.
                 strings.append(str(argument).strip())
             elif opcode.name not in _STRUCTURE:
                 raise ValueError(f"it has {opcode.name}")
@@ -189,27 +188,29 @@ def list_of_strings(data: bytes, where: str) -> list[str]:
             raise ValueError(f"it has {lists} lists")
     except (ValueError, OverflowError) as error:
         raise ValueError(
-            f"{where} is no pickle of a list of strings, so it was not loaded"
+            f"{where} is not a pickle of a list of strings, so it was not loaded"
         ) from error
     return strings
 
 
 def _splits(path: Path, lists: _Lists) -> dict[str, str]:
-    # The lists of pictures say more than those of classes.
+    # Lists of images say more than lists of classes.
     for kind in ("filenames.pickle", "classes.txt"):
         if kind not in lists:
             continue
         train, test = lists[kind]["train"], lists[kind]["test"]
         if not train or not test:
             missing = "testing" if train else "training"
-            raise ValueError(f"{path} has a {kind} with nothing for {missing}: add it")
+            raise ValueError(f"{path} has no {kind} for {missing}: add it")
         if both := sorted(set(train).intersection(test)):
-            raise ValueError(f"{path} lists {both[0]} for training and for testing")
+            raise ValueError(
+                f"{path} lists {both[0]} for both training and testing: remove one"
+            )
         return dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
     return {}
 
 
-# The words of CUB to ours. Those that are not here are not worth a word.
+# CUB's terms to words. Other terms are not worth mentioning.
 _SHAPES = {
     "curved_(up_or_down)": "curved",
     "dagger": "dagger-like",
@@ -242,11 +243,11 @@ _MAX_COLORS = 3
 
 
 def describe(bird: str, attributes: Attributes) -> list[str]:
-    """Captions of a bird, the same ones for the same arguments.
+    """Captions of a bird, always the same for the same arguments.
 
     Args:
-        bird: string. The name of its kind, such as "Black footed Albatross".
-        attributes: dict of a group to what is seen, in the words of CUB.
+        bird: string. The name of its species, such as "Black footed Albatross".
+        attributes: dict of groups to lists of values, in the terms of CUB.
 
     Returns:
         A list of one to five strings.
@@ -266,7 +267,7 @@ def describe(bird: str, attributes: Attributes) -> list[str]:
 
 
 def _parts(attributes: Attributes) -> list[str]:
-    """The parts of a bird that something is known about, what is most seen first."""
+    """The parts of a bird with known attributes, the most visible parts first."""
     parts = {
         "wings": [_colors(attributes, "wing")],
         "beak": [
@@ -316,6 +317,6 @@ def _listed(words: list[str]) -> str:
 
 
 def _with_article(words: str) -> str:
-    # "European" begins with a consonant that is not written.
+    # "European" begins with a consonant sound.
     vowel = words[0] in "AEIOUaeiou" and not words.startswith("Eu")
     return f"{'an' if vowel else 'a'} {words}"

@@ -1,7 +1,7 @@
-"""COCO 2014: photographs of everyday scenes, with five captions or so each.
+"""COCO 2014: photographs of everyday scenes, with about five captions each.
 
-They come from three official zips, which are downloaded or handed in, or from what
-these unpack to. Nothing is unpacked on the way.
+They are read from the three official zips, downloaded or given, or from the folders
+that these unpack to. The zips are not unpacked.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from galip_keras.datasets import archives, records
-from galip_keras.datasets.images import ImageError, Source
 from galip_keras.datasets.records import Record
+from galip_keras.images import ImageError, Source
 
-# Our names of the splits to those of the zips and of the annotations.
+# Split to its name in the zips and annotations.
 _SPLITS = {"train": "train2014", "validation": "val2014"}
 
-# What each zip unpacks to.
+# Zip to the folder that it unpacks to.
 _FOLDERS = {
     "train2014.zip": "train2014",
     "val2014.zip": "val2014",
@@ -33,10 +33,10 @@ _FOLDERS = {
 }
 _ANNOTATIONS = "annotations_trainval2014.zip"
 
-# A picture of COCO takes a few hundred kilobytes.
+# An image of COCO takes a few hundred kilobytes.
 _MAX_BYTES = 1 << 28
 
-# The captions of each picture, and the order of both.
+# File name to captions, in the order of the annotations.
 _Captions = dict[str, list[str]]
 
 _Find = Callable[[str], Source | ImageError]
@@ -82,7 +82,7 @@ class Coco(records.CaptionedImages):
         "each, 82,783 for training and 40,504 for validation."
     )
     homepage = "https://cocodataset.org"
-    license = "Annotations CC BY 4.0; pictures under the terms of Flickr."
+    license = "Annotations CC BY 4.0; images under the terms of Flickr."
     citation = """@inproceedings{lin2014coco,
   title = {Microsoft {COCO}: Common Objects in Context},
   author = {Lin, Tsung-Yi and Maire, Michael and Belongie, Serge and Hays, James and
@@ -121,12 +121,12 @@ class Coco(records.CaptionedImages):
         splits = {}
         for split, original in _SPLITS.items():
             part = parts[f"{original}.zip"]
-            # A damaged zip is better known now than after hours of the other one.
-            with _pictures(part):
+            # Open each zip now, to find damage before hours of work on the other one.
+            with _images(part):
                 splits[split] = _records(part, captions[split])
         return splits
 
-    def _parts(self, dl_manager) -> dict[str, Part]:
+    def _parts(self, dl_manager: Any) -> dict[str, Part]:
         source = self.builder_config.source
         if source:
             return _parts(Path(source))
@@ -138,7 +138,7 @@ class Coco(records.CaptionedImages):
 
 
 def _parts(folder: Path) -> dict[str, Part]:
-    """Where the three zips are, or what they unpack to."""
+    """The paths of the three zips, or of the folders that they unpack to."""
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist: give COCO's folder")
     parts = {}
@@ -155,7 +155,7 @@ def _parts(folder: Path) -> dict[str, Part]:
 
 
 def _counted(parts: dict[str, Part]) -> Iterator[Path]:
-    """The files by which a folder is known."""
+    """The files that identify a folder."""
     for part in parts.values():
         yield part.path
         if not part.is_zip:
@@ -167,7 +167,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except archives.DAMAGE as error:
         raise ValueError(
-            f"{path} is no zip archive or one cut short: fetch it again"
+            f"{path} is not a zip archive, or is truncated: fetch it again"
         ) from error
 
 
@@ -182,14 +182,14 @@ def _read_captions(part: Part, name: str) -> _Captions:
     images: dict[Any, list[str]] = {}
     for row in _field(data, "images", list, where):
         file_name = _field(row, "file_name", str, f"{where}: images")
-        # One list, so that a caption of the number is one of the file.
+        # One list under both keys: captions refer to the number.
         number = _field(row, "id", (int, str), f"{where}: images")
         images[number] = captions.setdefault(file_name, [])
     for row in _field(data, "annotations", list, where):
         caption = _field(row, "caption", str, f"{where}: annotations")
         number = _field(row, "image_id", (int, str), f"{where}: annotations")
         if number not in images:
-            raise ValueError(f"{where}: a caption is about {number}, not in its images")
+            raise ValueError(f"{where}: a caption is about {number}, an unknown image")
         images[number].append(caption)
     return captions
 
@@ -209,19 +209,19 @@ def _annotations(part: Part, name: str) -> bytes:
 def _field(row: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     value = row.get(key) if isinstance(row, dict) else None
     if not isinstance(value, kind):
-        raise ValueError(f"{where} has no usable {key}: it is not what COCO publishes")
+        raise ValueError(f"{where} has no usable {key}: fetch COCO's own file")
     return value
 
 
 def _records(part: Part, captions: _Captions) -> Iterator[Record]:
-    with _pictures(part) as find:
+    with _images(part) as find:
         for name, texts in captions.items():
             yield Record(name, texts, find(name) if texts else ImageError("no caption"))
 
 
 @contextlib.contextmanager
-def _pictures(part: Part) -> Iterator[_Find]:
-    """What finds a picture by its name, or the reason why there is none."""
+def _images(part: Part) -> Iterator[_Find]:
+    """A function that finds an image by its name, or the reason why there is none."""
     if not part.is_zip:
         yield functools.partial(_in_folder, part.path)
         return
@@ -236,7 +236,7 @@ def _in_folder(folder: Path, name: str) -> Source | ImageError:
     if os.path.basename(name) != name:
         return ImageError("outside the folder")
     path = folder / name
-    return path if os.path.isfile(path) else ImageError("no picture")
+    return path if os.path.isfile(path) else ImageError("no image")
 
 
 def _in_zip(
@@ -244,7 +244,7 @@ def _in_zip(
 ) -> Source | ImageError:
     info = members.get(name)
     if info is None:
-        return ImageError("no picture")
+        return ImageError("no image")
     if info.file_size > _MAX_BYTES:
         return ImageError("too many bytes")
     try:

@@ -1,8 +1,8 @@
-"""CUB-200-2011: photographs of 200 kinds of birds, cropped to the bird.
+"""CUB-200-2011: photographs of 200 species of birds, cropped to the bird.
 
-They come from the official archive, which is downloaded or handed in, or from the
-folder that it unpacks to. As everywhere in the literature on text to image, 150 kinds
-are for training and 50 others for testing.
+They are read from the official archive, downloaded or given, or from the folder that it
+unpacks to. As in all the text-to-image literature, 150 species are for training and the
+other 50 for testing.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from galip_keras.datasets import archives, captions, records
 from galip_keras.datasets.captions import Attributes, Captions
-from galip_keras.datasets.images import Box, ImageError
+from galip_keras.datasets.jpeg import Box
 from galip_keras.datasets.records import Record
+from galip_keras.images import ImageError
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1"
 
-# The numbers of the classes for testing in all that is written on text to image since
-# Reed et al. (2016). They leave 8,855 pictures for training and 2,933 for testing.
+# The test classes of the text-to-image literature since Reed et al. (2016): 8,855
+# images are for training and 2,933 for testing.
 # fmt: off
 TEST_CLASSES = frozenset((
     1, 4, 6, 8, 9, 14, 23, 29, 31, 33, 34, 35, 36, 37, 38, 43, 49, 51, 53, 66, 72, 79,
@@ -37,14 +38,14 @@ TEST_CLASSES = frozenset((
 # fmt: on
 
 NOTE = (
-    "captions made from the names and attributes of the birds, not those of the paper: "
-    'give these, of Reed et al. (2016), "Learning Deep Representations of Fine-grained '
-    'Visual Descriptions", as `captions`'
+    "captions are made from the names and attributes of the birds, not those of the "
+    'paper: give those of Reed et al. (2016), "Learning Deep Representations of '
+    'Fine-grained Visual Descriptions", as `captions`'
 )
 
-# No `\` and `:`, which would lead out of a folder on Windows.
-_PICTURE = re.compile(r"(\d+)\.[^/\\:]+/[^/\\:]+\.[A-Za-z]+")
-_MEMBER = re.compile(rf"(?:^|/)images/({_PICTURE.pattern})$")
+# Without `\` and `:`, which would lead out of a folder on Windows.
+_IMAGE = re.compile(r"(\d+)\.[^/\\:]+/[^/\\:]+\.[A-Za-z]+")
+_MEMBER = re.compile(rf"(?:^|/)images/({_IMAGE.pattern})$")
 
 _ATTRIBUTES = "attributes.txt"
 _LABELS = "image_attribute_labels.txt"
@@ -66,11 +67,11 @@ class Cub(records.CaptionedImages):
     """Builder of the records of CUB-200-2011."""
 
     description = (
-        "CUB-200-2011: 11,788 photographs of 200 kinds of birds, cropped to the bird, "
-        "150 kinds for training and 50 for testing."
+        "CUB-200-2011: 11,788 photographs of 200 species of birds, cropped to the "
+        "bird, 150 species for training and 50 for testing."
     )
     homepage = "https://www.vision.caltech.edu/datasets/cub_200_2011/"
-    license = "Non-commercial research and education; the pictures are their owners'."
+    license = "Non-commercial research and education; the images are their owners'."
     citation = """@techreport{WahCUB_200_2011,
   title = {The Caltech-UCSD Birds-200-2011 Dataset},
   author = {Wah, C. and Branson, S. and Welinder, P. and Perona, P. and Belongie, S.},
@@ -83,7 +84,7 @@ class Cub(records.CaptionedImages):
 
     url_infos = _DOWNLOADS
 
-    # Where an archive is unpacked to, as long as it is needed.
+    # The folder that the archive is unpacked to, while it is needed.
     _unpacked: tempfile.TemporaryDirectory | None = None
 
     @classmethod
@@ -124,7 +125,7 @@ class Cub(records.CaptionedImages):
             stem = _stem(name)
             split = found.split_of(stem) if found.splits else _official_split(stem)
             if split is None:
-                skipped["neither for training nor for testing"].append(name)
+                skipped["in no split"].append(name)
             else:
                 splits[split].append(
                     _record(files.root, name, boxes.get(number), found)
@@ -132,9 +133,11 @@ class Cub(records.CaptionedImages):
         stems = set(map(_stem, images.values()))
         for stem in found.splits:
             if "/" in stem and stem not in stems:
-                skipped["no picture"].append(stem)
+                skipped["no image"].append(stem)
         if not splits["train"]:
-            raise ValueError(f"{files.shown} has no pictures for training")
+            raise ValueError(
+                f"{files.shown} has no images for training: give the whole archive"
+            )
         return {split: listed for split, listed in splits.items() if listed}
 
     def _files(self, dl_manager) -> Files:
@@ -147,7 +150,7 @@ class Cub(records.CaptionedImages):
         return Files(self._unpack(path), str(path))
 
     def _unpack(self, path: Path) -> Path:
-        """Unpacks what is needed to where tensorflow-datasets does, for as long."""
+        """Unpack the needed files beside those of tensorflow-datasets, for a while."""
         parent = Path(self._data_dir_root) / "downloads" / "extracted"
         self._unpacked = tempfile.TemporaryDirectory(prefix="cub-", dir=parent)
         root = Path(self._unpacked.name)
@@ -177,68 +180,75 @@ class Cub(records.CaptionedImages):
 
 
 class Files:
-    """The files of CUB in a folder. Errors name them as the user knows them."""
+    """The files of CUB in a folder.
+
+    Args:
+        folder: path. The folder inside the archive, or the folder that contains it.
+        shown: string. What errors call the folder. Defaults to its path.
+    """
 
     def __init__(self, folder: Path, shown: str = "") -> None:
-        # Either the one that the archive consists of or the one above it.
         below = sorted(path.parent for path in folder.glob("*/images.txt"))
         here = (folder / "images.txt").exists() or not below
         self.root = folder if here else below[0]
         self.shown = shown or str(folder)
 
     def tables(self) -> list[Path]:
-        """The paths of all tables that are there."""
+        """The paths of all tables that exist."""
         return [path for name in sorted(_TABLES) if (path := self._find(name))]
 
     def images(self) -> dict[str, str]:
-        """The names of the pictures by number, in the official order."""
+        """The names of the images by number, in the official order."""
         images: dict[str, str] = {}
         names = set()
         for where, (number, name) in self._rows("images.txt", 2):
-            if not _PICTURE.fullmatch(name):
-                raise ValueError(f"{where} is no number and CLASS/PICTURE.jpg")
+            if not _IMAGE.fullmatch(name):
+                raise ValueError(f"{where} is not a number and CLASS/IMAGE.jpg")
             if number in images or name in names:
-                raise ValueError(f"{where} was there before")
+                raise ValueError(f"{where} repeats a number or an image")
             images[number] = name
             names.add(name)
         return images
 
     def boxes(self) -> dict[str, Box]:
-        """The boxes of the birds by the number of the picture."""
+        """The bounding boxes of the birds by the number of the image."""
         boxes: dict[str, Box] = {}
         for where, (number, *cells) in self._rows("bounding_boxes.txt", 5):
             try:
                 x, y, width, height = map(float, cells)
             except ValueError as error:
-                raise ValueError(f"{where} is not of five numbers") from error
+                raise ValueError(f"{where} is not five numbers") from error
             if not math.isfinite(x + y + width + height):
-                raise ValueError(f"{where} is not of five numbers")
+                raise ValueError(f"{where} is not five numbers")
             boxes[number] = x, y, width, height
         return boxes
 
     def attributes(self) -> dict[str, Attributes]:
-        """What is certainly seen, by the number of the picture. Needs not be there."""
-        pictures: dict[str, Attributes] = defaultdict(lambda: defaultdict(list))
+        """What annotators were sure to see, by the number of the image.
+
+        The dict is empty if the tables do not exist.
+        """
+        seen: dict[str, Attributes] = defaultdict(lambda: defaultdict(list))
         if not self._find(_ATTRIBUTES) or not self._find(_LABELS):
-            return pictures
+            return seen
         names = dict(self._attribute_names())
-        # Some lines of the real file have a column or two more than its five.
+        # Some lines of the real file have one or two extra columns.
         for _, cells in self._rows(_LABELS, 4, more=True):
             number, attribute, present, certainty, *_ = cells
             if present == "1" and certainty in _CERTAIN and attribute in names:
                 group, value = names[attribute]
-                pictures[number][group].append(value)
-        return pictures
+                seen[number][group].append(value)
+        return seen
 
     def _attribute_names(self) -> Iterator[tuple[str, tuple[str, str]]]:
         for where, (number, name) in self._rows(_ATTRIBUTES, 2):
             group, colons, value = name.removeprefix("has_").partition("::")
             if not colons:
-                raise ValueError(f"{where} is no number and has_GROUP::VALUE")
+                raise ValueError(f"{where} is not a number and has_GROUP::VALUE")
             yield number, (group, value)
 
     def _find(self, name: str) -> Path | None:
-        # The official archive has attributes.txt beside its folder.
+        # The official archive has attributes.txt beside the folder.
         for folder in (self.root, self.root / "attributes", self.root.parent):
             if (folder / name).is_file():
                 return folder / name
@@ -247,7 +257,7 @@ class Files:
     def _rows(
         self, name: str, columns: int, more: bool = False
     ) -> Iterator[tuple[str, list[str]]]:
-        """The columns of a table, line by line, and what to call the line."""
+        """Yield a name for each line of a table, for errors, and its columns."""
         path = self._find(name)
         if path is None:
             raise FileNotFoundError(
@@ -260,7 +270,7 @@ class Files:
                     if cells:
                         where = f"{self.shown}: {name}, line {number}"
                         if len(cells) < columns or (len(cells) > columns and not more):
-                            raise ValueError(f"{where} is not of {columns} columns")
+                            raise ValueError(f"{where} does not have {columns} columns")
                         yield where, cells
             except UnicodeDecodeError as error:
                 raise ValueError(f"{self.shown}: {name} is not UTF-8") from error
@@ -276,7 +286,7 @@ def _existing(path: str, hint: str) -> Path:
 def _record(root: Path, name: str, box: Box | None, found: Captions) -> Record:
     try:
         if not os.path.isfile(root / "images" / name):
-            raise ImageError("no picture")
+            raise ImageError("no image")
         if box is None:
             raise ImageError("no box")
         return Record(name, found.of(_stem(name)), root / "images" / name, box)
@@ -293,5 +303,5 @@ def _stem(name: str) -> str:
 
 
 def _bird(name: str) -> str:
-    """The name of the bird in `001.Black_footed_Albatross/PICTURE`."""
+    """The name of the bird in `001.Black_footed_Albatross/IMAGE`."""
     return name.split("/")[0].partition(".")[2].replace("_", " ")

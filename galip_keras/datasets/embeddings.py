@@ -1,19 +1,20 @@
-"""Sentence embeddings, computed once by the frozen CLIP and kept beside the records.
+"""Text embeddings, computed once by the frozen CLIP and stored beside the records.
 
-`embeddings/KEY/SPLIT/` beside the records holds one TFRecord file a shard of them: an
-example after the other, its float16 embeddings `(num_captions, embedding_dim)` as a
-serialized tensor. KEY stands for the weights and the vocabulary that they were computed
-with. `index.json` says what the files and the records were.
+`embeddings/SPLIT-KEY/` beside the records holds one TFRecord file per shard. Each entry
+is the float16 embeddings `(num_captions, embedding_dim)` of one record, as a serialized
+tensor. KEY identifies the weights and the vocabulary that computed them. `index.json`
+describes the files and the records that belong together.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -23,14 +24,17 @@ import tensorflow_datasets as tfds
 
 from galip_keras.datasets import pipeline
 from galip_keras.models.clip import FrozenCLIP
+from galip_keras.models.text_encoder import embed_texts, text_encoder
 
 _INDEX = "index.json"
 
-# Another number where captions get other tokens than before.
+# To be increased whenever captions get other tokens than before.
 _TOKENS = 2
 
 # Captions embedded at once.
-_BATCH = 256
+_BATCH_SIZE = 256
+
+_Embed = Callable[[Sequence[bytes]], np.ndarray]
 
 
 def cache(
@@ -39,9 +43,9 @@ def cache(
     preprocessor: keras.layers.Layer,
     split: str = "train",
 ) -> list[str]:
-    """Embeds the captions of a split, unless that was done before.
+    """Embed the captions of a split, unless they already are.
 
-    A cache of other records, or with a file that is cut short, is made anew.
+    A cache of other records, or with a truncated file, is written again.
 
     Args:
         builder: a builder that `galip_keras.datasets.prepare` returned.
@@ -50,10 +54,10 @@ def cache(
         split: string.
 
     Returns:
-        The files, one a shard of the records, for `pipeline.training_batches`.
+        The paths of the files, one per shard, for `pipeline.training_batches`.
 
     Raises:
-        OSError: where nothing can be written beside the records.
+        OSError: If nothing can be written beside the records.
     """
     shards = pipeline.shards(builder, split)
     folder = Path(
@@ -65,12 +69,16 @@ def cache(
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             complete = Path(temporary, "complete")
             complete.mkdir()
-            _write(complete, builder, shards, _embedder(clip, preprocessor))
+            encoder = text_encoder(clip, preprocessor.sequence_length)
+            embed = functools.partial(
+                embed_texts, encoder, preprocessor, batch_size=_BATCH_SIZE
+            )
+            _write(complete, builder, shards, embed)
             shutil.rmtree(folder, ignore_errors=True)
             try:
                 complete.rename(folder)
             except OSError:
-                # Another process that embeds the same captions was faster.
+                # Another process that embeds the same captions may have been faster.
                 if not _is_whole(folder, files, shards):
                     raise
     return files
@@ -96,7 +104,7 @@ def _is_whole(folder: Path, files: list[str], shards: list[str]) -> bool:
 
 
 def _index(files: list[str], shards: list[str]) -> dict[str, dict[str, list[int]]]:
-    """What tells whether the embeddings are complete and of these records."""
+    """Sizes and times that show whether embeddings and records belong together."""
     return {
         Path(shard).name: {
             "embeddings": [os.path.getsize(file)],
@@ -110,7 +118,7 @@ def _write(
     folder: Path,
     builder: tfds.core.DatasetBuilder,
     shards: list[str],
-    embed: Callable[[list[bytes]], np.ndarray],
+    embed: _Embed,
 ) -> None:
     files = [str(folder / Path(shard).name) for shard in shards]
     with tfds.core.utils.tqdm(shards, desc="Embedding captions", unit=" shards") as bar:
@@ -125,32 +133,17 @@ def _write(
 def _of_shard(
     builder: tfds.core.DatasetBuilder,
     shard: str,
-    embed: Callable[[list[bytes]], np.ndarray],
+    embed: _Embed,
 ) -> Iterator[np.ndarray]:
-    """The embeddings of each record's captions, which are embedded many at once."""
+    """Yield the embeddings of each record's captions, embedding many at once."""
     records = pipeline.records(builder, [shard]).as_numpy_iterator()
     counts: list[int] = []
     captions: list[bytes] = []
     for record in records:
-        if counts and len(captions) + len(record["captions"]) > _BATCH:
+        if counts and len(captions) + len(record["captions"]) > _BATCH_SIZE:
             yield from np.split(embed(captions), np.cumsum(counts)[:-1])
             counts, captions = [], []
         counts.append(len(record["captions"]))
         captions.extend(record["captions"])
     if counts:
         yield from np.split(embed(captions), np.cumsum(counts)[:-1])
-
-
-def _embedder(
-    clip: FrozenCLIP, preprocessor: keras.layers.Layer
-) -> Callable[[list[bytes]], np.ndarray]:
-    token_ids = keras.Input((preprocessor.sequence_length,), dtype="int32")
-    model = keras.Model(token_ids, clip.embed_text(token_ids))
-
-    def embed(captions: list[bytes]) -> np.ndarray:
-        # Nearly always the same shape, so that one graph does.
-        padded = [*captions, *[b""] * (-len(captions) % _BATCH)]
-        embeddings = model.predict_on_batch(np.asarray(preprocessor(padded)))
-        return embeddings[: len(captions)]
-
-    return embed

@@ -1,4 +1,4 @@
-"""What is in a folder of pictures and captions, in any of its usual layouts.
+"""The content of a folder of images and captions, in any of the usual layouts.
 
 Names are relative to the folder, with `/` between their parts.
 """
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from galip_keras.datasets import metadata
-from galip_keras.datasets.images import SUFFIXES
 from galip_keras.datasets.records import Record, Skipped
+from galip_keras.images import SUFFIXES
 
 _SPLITS = {
     "train": "train",
@@ -24,9 +24,10 @@ _SPLITS = {
 
 
 def fingerprint(root: Path) -> str:
-    """A hash that changes whenever a picture or a caption in a folder does.
+    """A hash that changes whenever an image or a caption in a folder changes.
 
-    Files count by name, size and time of change; metadata files by content too.
+    Files are identified by name, size and modification time; metadata files by their
+    content too.
     """
     digest = hashlib.sha256(os.fsencode(root))
     for name in _files(root):
@@ -38,24 +39,24 @@ def fingerprint(root: Path) -> str:
 
 
 def scan(root: Path, skipped: Skipped) -> dict[str, list[Record]]:
-    """Finds the captioned pictures of every split.
+    """Find the captioned images of every split.
 
     Args:
-        root: path. The folder of the data set.
-        skipped: dict of lists. The pictures that are left out are added to it.
+        root: path. The folder of the dataset.
+        skipped: dict of lists. Images that are left out are added to it.
 
     Returns:
-        A dict of split to list of `Record`, `"train"` first.
+        A dict of splits to lists of `Record`, `"train"` first.
 
     Raises:
-        ValueError: where the subfolders do not make one clear set of splits, or where
-            one has no pictures, no captions or unreadable metadata.
+        ValueError: If it is not clear which subfolders are splits, or if a split has no
+            images, no captions or unreadable metadata.
     """
     folders = _split_folders(root)
     if root not in folders.values():
         inside = {folder.name for folder in folders.values()}
         for name in _files(root):
-            if _is_picture(name) and name.split("/")[0] not in inside:
+            if _is_image(name) and name.split("/")[0] not in inside:
                 skipped["outside the split folders"].append(name)
     return {
         split: list(_read_split(root, folder, skipped))
@@ -80,39 +81,39 @@ def _split_folders(root: Path) -> dict[str, Path]:
         raise ValueError(f"{root} has {names} but no train folder: add it")
     for name in metadata.FILES:
         if (root / name).exists():
-            raise ValueError(f"{root / name} lies beside train: move it into train")
+            raise ValueError(f"{root / name} is beside train: move it into train")
     return {"train": found.pop("train"), **found}
 
 
 def _read_split(root: Path, folder: Path, skipped: Skipped) -> Iterator[Record]:
     prefix = folder.relative_to(root)
     files = [(prefix / name).as_posix() for name in _files(folder)]
-    pictures = [name for name in files if _is_picture(name)]
-    if not pictures:
-        raise ValueError(f"{folder} holds no pictures: put some and their captions in")
+    images = [name for name in files if _is_image(name)]
+    if not images:
+        raise ValueError(f"{folder} holds no images: add images and their captions")
     tables = [folder / name for name in metadata.FILES if (folder / name).is_file()]
     if len(tables) > 1:
         raise ValueError(f"{folder} has both {' and '.join(metadata.FILES)}: keep one")
     if tables:
-        captioned = _from_metadata(tables[0], prefix, pictures, skipped)
+        captioned = _from_metadata(tables[0], prefix, images, skipped)
     else:
         texts = {_stem(name): name for name in files if name.lower().endswith(".txt")}
-        if texts.keys().isdisjoint(map(_stem, pictures)):
+        if texts.keys().isdisjoint(map(_stem, images)):
             raise ValueError(
                 f"{folder} has no captions: add metadata.jsonl, metadata.csv or a "
-                "NAME.txt beside every picture"
+                "NAME.txt beside every image"
             )
-        captioned = _from_pairs(root, texts, pictures, skipped)
+        captioned = _from_pairs(root, texts, images, skipped)
     for name, captions in captioned:
         yield Record(name, captions, root / name)
 
 
 def _files(folder: Path) -> list[str]:
-    """The pictures, texts and metadata in a folder and its subfolders, sorted."""
+    """The images, texts and metadata in a folder and its subfolders, sorted."""
     names: list[str] = []
     visited = set()
     for parent, subfolders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        # A link to a folder above would otherwise be followed for ever.
+        # A link to a parent folder would otherwise be followed forever.
         real = os.path.realpath(parent)
         if real in visited:
             subfolders.clear()
@@ -121,7 +122,7 @@ def _files(folder: Path) -> list[str]:
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         relative = Path(parent).relative_to(folder)
         for name in files:
-            # Not a dangling link, nor a pipe, on which reading would wait for ever.
+            # Not a dangling link, nor a pipe, where reading would wait forever.
             if _is_ours(name) and os.path.isfile(os.path.join(parent, name)):
                 names.append((relative / name).as_posix())
     return sorted(names)
@@ -134,10 +135,10 @@ def _raise(error: OSError) -> None:
 def _is_ours(name: str) -> bool:
     if name.startswith("."):
         return False
-    return _is_picture(name) or name.lower().endswith(".txt") or name in metadata.FILES
+    return _is_image(name) or name.lower().endswith(".txt") or name in metadata.FILES
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
@@ -146,9 +147,9 @@ def _stem(name: str) -> str:
 
 
 def _from_pairs(
-    root: Path, texts: dict[str, str], pictures: list[str], skipped: Skipped
+    root: Path, texts: dict[str, str], images: list[str], skipped: Skipped
 ) -> Iterator[tuple[str, list[str]]]:
-    for name in pictures:
+    for name in images:
         if _stem(name) not in texts:
             skipped["no caption"].append(name)
             continue
@@ -157,12 +158,12 @@ def _from_pairs(
             yield name, text.splitlines()
         except UnicodeDecodeError:
             skipped["caption is not UTF-8"].append(name)
-    for stem in sorted(texts.keys() - map(_stem, pictures)):
-        skipped["no picture"].append(texts[stem])
+    for stem in sorted(texts.keys() - map(_stem, images)):
+        skipped["no image"].append(texts[stem])
 
 
 def _from_metadata(
-    path: Path, prefix: Path, pictures: Iterable[str], skipped: Skipped
+    path: Path, prefix: Path, images: Iterable[str], skipped: Skipped
 ) -> Iterator[tuple[str, list[str]]]:
     captions: dict[str, list[str]] = {}
     for file_name, texts in metadata.rows(path):
@@ -171,11 +172,11 @@ def _from_metadata(
             skipped["outside the folder"].append(file_name)
         else:
             captions.setdefault((prefix / relative).as_posix(), []).extend(texts)
-    for name in pictures:
+    for name in images:
         if name in captions:
             yield name, captions.pop(name)
         else:
             skipped["no caption"].append(name)
-    # Only pictures found in the folder are ever opened: these were not.
+    # Only images found in the folder are ever opened: these were not found.
     for name in captions:
-        skipped["no picture"].append(name)
+        skipped["no image"].append(name)

@@ -1,5 +1,7 @@
-"""The rows of `metadata.jsonl` and `metadata.csv`, as Hugging Face's ImageFolder has
-them: `file_name` and `text`, where `caption` and `captions` do as well as `text`."""
+"""Read `metadata.jsonl` and `metadata.csv`, which Hugging Face's ImageFolder defined.
+
+Their columns are `file_name` and `text`, also called `caption` or `captions`.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,14 @@ _CAPTION_COLUMNS = ("text", "caption", "captions")
 
 
 def rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields the file name and the captions, none or more, of each row.
+    """Yield the file name and the captions, none or more, of each row.
 
     Args:
         path: path. One of `FILES`. In JSON the captions of a row are a string, a list
             of strings or null.
 
     Raises:
-        ValueError: where the file cannot be understood, with the number of the line.
+        ValueError: If the file is malformed, with the number of the line.
     """
     read = _jsonl_rows if path.suffix == ".jsonl" else _csv_rows
     try:
@@ -50,11 +52,11 @@ def _jsonl_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, dict]]:
 def _csv_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, dict]]:
     reader = csv.DictReader(lines, skipinitialspace=True)
     try:
-        # A file without rows must name its columns, too.
+        # A file without rows must still name its columns.
         _check_columns(f"{path}, line 1", reader.fieldnames or ())
         for row in reader:
             where = f"{path}, line {reader.line_num}"
-            # Under None is what lies beyond the last column.
+            # The key None holds values beyond the last column.
             if None in row:
                 raise ValueError(
                     f"{where} has more values than columns: put captions that contain "
@@ -62,12 +64,12 @@ def _csv_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, dict]]:
                 )
             yield where, row
     except csv.Error as error:
-        # DictReader's own count leaves the line out that is in error.
+        # DictReader's own count does not include the failing line.
         raise ValueError(f"{path}, line {reader.reader.line_num}: {error}") from error
 
 
 def _check_columns(where: str, columns: Iterable[str]) -> str:
-    """Returns the name of the captions' column."""
+    """The name of the column of captions."""
     columns = tuple(columns)
     if "file_name" not in columns:
         raise ValueError(f"{where} has no file_name")

@@ -1,213 +1,256 @@
-"""Prepared records to an endless stream of training batches (`tf.data`)."""
+"""Read prepared records, as an endless stream of training batches or in order."""
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-if keras.config.backend() != "tensorflow":
-    # TensorFlow only feeds the other backends, yet would take their GPU's memory. It
-    # is too late where the caller has used TensorFlow before: then it is theirs.
-    with contextlib.suppress(RuntimeError):
-        tf.config.set_visible_devices([], "GPU")
+from galip_keras.backend import devices
 
-# A picture is resized to 76/64 of the crop, so that crops differ.
+devices.hide_gpus_from_tensorflow()
+
+# An image is resized to 76/64 of the crop, so that crops differ.
 _RESIZE = (76, 64)
 
-# What a JPEG decoder can shrink by for next to nothing.
+# Factors by which a JPEG decoder can shrink at almost no cost.
 _RATIOS = (1, 2, 4, 8)
 
-# Batches that are made ahead, and pictures at the same time.
+# Batches that are prepared ahead, and images that are decoded in parallel.
 _PREFETCH = 4
 _CPUS = os.cpu_count() or 1
 
-# A pass reads this many files in turn, which mixes what lies far apart.
+# Files that a pass reads in turn, so that distant records mix.
 _SHARDS_AT_ONCE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchConfig:
+    """What training batches contain, and which of them to make.
+
+    Args:
+        crop_size: int. Height and width of the images in pixels. Before cropping, the
+            shorter side is resized to 76/64 of it.
+        batch_size: int. A smaller dataset is repeated within a batch.
+        seed: int.
+        split: string. The split to read.
+        shuffle_buffer: int. Records in the shuffle buffer, about 20 kB each.
+        skip: int. Batches to skip at the start when training resumes. Skipping whole
+            passes is free; the remaining records are read, but not decoded.
+        embeddings: sequence of paths that `embeddings.cache` returned. The batches then
+            have `"text_embeddings"`, float32 `(batch_size, embedding_dim)`, instead of
+            token ids.
+        latent_dim: int. The size of the noise per image. The batches then have
+            `"noise"`, float32 `(batch_size, latent_dim)`, standard normal.
+        augmentation: int. The number of uniform numbers that the augmentation of an
+            image takes. The batches then have `"augmentation"`, float32
+            `(batch_size, 2, augmentation)` in [0, 1), for the real and the generated
+            image.
+        host: tuple `(index, count)`. If `count` processes train together, this one gets
+            its `batch_size` of the `count * batch_size` images of each step.
+    """
+
+    crop_size: int
+    batch_size: int
+    seed: int = 0
+    split: str = "train"
+    shuffle_buffer: int = 8192
+    skip: int = 0
+    embeddings: Sequence[str] | None = None
+    latent_dim: int | None = None
+    augmentation: int | None = None
+    host: tuple[int, int] = (0, 1)
 
 
 def training_batches(
     builder: tfds.core.DatasetBuilder,
     preprocessor: Callable[[tf.Tensor], tf.Tensor],
-    *,
-    crop_size: int,
-    batch_size: int,
-    seed: int = 0,
-    split: str = "train",
-    shuffle_buffer: int = 8192,
-    skip: int = 0,
-    embeddings: Sequence[str] | None = None,
-    latent_dim: int | None = None,
-    augmentation: int | None = None,
-    host: tuple[int, int] = (0, 1),
+    **settings: Any,
 ) -> tf.data.Dataset:
-    """Endless batches of randomly cropped and flipped pictures with a caption each.
+    """Endless batches of randomly cropped and flipped images with a caption each.
 
-    Each pass over the data is shuffled afresh. Everything random follows from `seed`,
-    so the same arguments give the same stream.
+    Each pass over the data has its own order. All randomness derives from `seed`: the
+    same arguments give the same stream.
 
     Args:
         builder: a builder that `galip_keras.datasets.prepare` returned.
         preprocessor: callable. Maps captions, a string tensor `(batch_size,)`, to
             token ids `(batch_size, sequence_length)` inside a `tf.data` map.
-        crop_size: int. Height and width of the pictures, in pixels. Before cropping,
-            the shorter side is resized to 76/64 of it.
-        batch_size: int. A data set may be smaller: it is repeated.
-        seed: int. What all random choices derive from.
-        split: string. The split to read.
-        shuffle_buffer: int. Records in the shuffle buffer, about 20 kB each.
-        skip: int. Batches to leave out at the start, as when training resumes. Whole
-            passes cost nothing; the rest is read, but not decoded.
-        embeddings: sequence of paths. What `embeddings.cache` returned; the batches
-            have `"text_embeddings"`, float32 `(batch_size, embedding_dim)`, in place of
-            the token ids then.
-        latent_dim: int. Size of the noise of a picture. The batches have `"noise"`
-            then, float32 `(batch_size, latent_dim)`, standard normal.
-        augmentation: int. How many uniform numbers a picture's augmentation takes. The
-            batches have `"augmentation"` then, float32 `(batch_size, 2, augmentation)`
-            in [0, 1), those of the real and those of the generated picture.
-        host: tuple `(index, count)`. Where `count` processes train together, each
-            gets its `batch_size` pictures of the `count * batch_size` of a step.
+        **settings: the fields of `BatchConfig`. `crop_size` and `batch_size` are
+            required.
 
     Returns:
-        A `tf.data.Dataset` of `{"images", "token_ids"}` and what the arguments add:
-        float32 `(batch_size, crop_size, crop_size, 3)` in [-1, 1], and int32
-        `(batch_size, sequence_length)`.
+        A `tf.data.Dataset` of dicts with `"images"`, float32
+        `(batch_size, crop_size, crop_size, 3)` in [-1, 1], `"token_ids"`, int32
+        `(batch_size, sequence_length)`, and what the settings add.
 
     Raises:
-        ValueError: where there is no such split.
+        ValueError: If there is no such split.
     """
-    count = num_examples(builder, split)
-    files = shards(builder, split)
-    index, hosts = host
-    if embeddings is not None:
-        (first,) = records(builder, files[:1], embeddings[:1]).take(1)
-        embedding_dim = first["embeddings"].shape[-1]
-    passes, position = divmod(skip * batch_size * hosts, count)
-
-    def shuffled(epoch):
-        # Only of this function's graph: shuffle() would else mix in the global seed.
-        tf.compat.v1.set_random_seed(1)
-        # A pass is shuffled by its own number, so that passes can be skipped.
-        order = tf.random.stateless_uniform(
-            [], (seed, epoch), minval=None, maxval=None, dtype=tf.int64
-        )
-        return records(builder, files, embeddings, order).shuffle(
-            min(shuffle_buffer, count), seed=order, reshuffle_each_iteration=False
-        )
+    config = BatchConfig(**settings)
+    index, hosts = config.host
+    first = config.skip * config.batch_size * hosts
+    passes, position = divmod(first, num_examples(builder, config.split))
 
     def is_own(number, _):
-        return number // batch_size % hosts == index
+        return number // config.batch_size % hosts == index
 
-    def example(number, record):
-        image, sentence = _training_example(record, (seed, number), crop_size)
-        example = {"images": image, "sentences": sentence}
-        # The numbers of a step follow from the pictures in it: it needs no generator
-        # whose state would have to be kept, and devices can share it.
-        if latent_dim is not None:
-            example["noise"] = _normal((seed, number), latent_dim)
-        if augmentation is not None:
-            example["augmentation"] = _uniform((seed, number), (2, augmentation))
-        return example
-
-    def batch(batch):
-        sentences = batch.pop("sentences")
-        batch["images"] = tf.cast(batch["images"], tf.float32) / 127.5 - 1.0
-        if embeddings is not None:
-            sentences = tf.ensure_shape(sentences, (batch_size, embedding_dim))
-            return {**batch, "text_embeddings": tf.cast(sentences, tf.float32)}
-        # keras-hub's tokenizers lose the batch size.
-        token_ids = tf.ensure_shape(preprocessor(sentences), (batch_size, None))
-        return {**batch, "token_ids": tf.cast(token_ids, tf.int32)}
-
-    dataset = tf.data.Dataset.range(passes, tf.int64.max).flat_map(shuffled)
-    dataset = dataset.skip(position).enumerate(skip * batch_size * hosts)
-    dataset = _map(dataset.filter(is_own), example)
-    dataset = _map(dataset.batch(batch_size, drop_remainder=True), batch)
-    # Settings are made here, not tuned: the tuner sleeps ever longer from one look to
-    # the next, and `fit` waits for it to wake up before it returns.
+    dataset = tf.data.Dataset.range(passes, tf.int64.max)
+    dataset = dataset.flat_map(functools.partial(_shuffled, builder, config))
+    dataset = dataset.skip(position).enumerate(first).filter(is_own)
+    dataset = _map(dataset, functools.partial(_training_example, config))
+    dataset = dataset.batch(config.batch_size, drop_remainder=True)
+    if config.embeddings is None:
+        finish = functools.partial(_with_token_ids, config, preprocessor)
+    else:
+        dim = _embedding_dim(builder, config)
+        finish = functools.partial(_with_text_embeddings, config, dim)
+    dataset = _map(dataset, finish)
+    # Without the autotuner: it sleeps longer and longer, and `fit` does not return
+    # before it wakes up.
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(_PREFETCH).with_options(options)
 
 
+def _shuffled(builder, config, epoch):
+    """The records of one pass, in random order."""
+    # For this function's graph only: shuffle() would mix in the global seed.
+    tf.compat.v1.set_random_seed(1)
+    # The order of a pass follows from its number, so that passes can be skipped.
+    order = tf.random.stateless_uniform(
+        [], (config.seed, epoch), minval=None, maxval=None, dtype=tf.int64
+    )
+    files = shards(builder, config.split)
+    buffer = min(config.shuffle_buffer, num_examples(builder, config.split))
+    return records(builder, files, config.embeddings, order).shuffle(
+        buffer, seed=order, reshuffle_each_iteration=False
+    )
+
+
+def _training_example(config, number, record):
+    """A random uint8 crop, one of the captions, and the random numbers of a step."""
+    seed = (config.seed, number)
+    crop_seed, flip_seed, text_seed = tf.unstack(tf.random.split(tf.stack(seed), 3))
+    image = _random_crop(record["image"], config.crop_size, crop_seed)
+    texts = record.get("embeddings", record["captions"])
+    choice = tf.random.stateless_uniform(
+        [], text_seed, maxval=tf.shape(texts)[0], dtype=tf.int32
+    )
+    example = {
+        "images": tf.image.stateless_random_flip_left_right(image, seed=flip_seed),
+        "texts": texts[choice],
+    }
+    # Random numbers are part of the batch: there is no generator whose state must be
+    # saved, and devices can share a step.
+    if config.latent_dim is not None:
+        example["noise"] = _normal(seed, config.latent_dim)
+    if config.augmentation is not None:
+        example["augmentation"] = _uniform(seed, (2, config.augmentation))
+    return example
+
+
+def _with_token_ids(config, preprocessor, batch):
+    # keras-hub's tokenizers lose the batch size.
+    token_ids = preprocessor(batch.pop("texts"))
+    token_ids = tf.ensure_shape(token_ids, (config.batch_size, None))
+    return {**_scaled(batch), "token_ids": tf.cast(token_ids, tf.int32)}
+
+
+def _with_text_embeddings(config, embedding_dim, batch):
+    shape = (config.batch_size, embedding_dim)
+    embeddings = tf.ensure_shape(batch.pop("texts"), shape)
+    return {**_scaled(batch), "text_embeddings": tf.cast(embeddings, tf.float32)}
+
+
+def _scaled(batch):
+    images = tf.cast(batch["images"], tf.float32) / 127.5 - 1.0
+    return {**batch, "images": images}
+
+
+def _embedding_dim(builder, config):
+    files = shards(builder, config.split)
+    (first,) = records(builder, files[:1], config.embeddings[:1]).take(1)
+    return first["embeddings"].shape[-1]
+
+
 def num_examples(builder: tfds.core.DatasetBuilder, split: str = "train") -> int:
-    """The number of pictures in a split.
+    """The number of images in a split.
 
     Raises:
-        ValueError: where there is no such split.
+        ValueError: If there is no such split.
     """
     if split not in builder.info.splits:
         splits = ", ".join(builder.info.splits)
-        raise ValueError(f"there is no split {split!r}, only {splits}")
+        raise ValueError(f"there is no split {split!r}: choose from {splits}")
     return builder.info.splits[split].num_examples
 
 
 def fixed_images(
     builder: tfds.core.DatasetBuilder, n: int, size: int, split: str = "train"
 ) -> tuple[np.ndarray, list[str]]:
-    """The first `n` pictures and the first caption of each, always the same.
+    """The first `n` images and their first captions, always the same.
 
-    Where there are fewer pictures, the captions are repeated.
+    The captions are repeated if there are fewer than `n` images.
 
     Args:
         builder: a builder that `galip_keras.datasets.prepare` returned.
         n: int.
-        size: int. Height and width of the pictures, in pixels: the middle of each, its
-            shorter side resized to that.
+        size: int. As for `images`.
         split: string.
 
     Returns:
-        A tuple of the pictures, a uint8 array `(n or fewer, size, size, 3)`, and a list
-        of `n` captions.
+        A tuple of a uint8 array `(min(n, num_examples), size, size, 3)` and a list of
+        `n` captions.
 
     Raises:
-        ValueError: where there is no such split.
+        ValueError: If there is no such split.
     """
-    images, captions = zip(*pictures(builder, size, split, n).as_numpy_iterator())
+    pairs = images(builder, size, split).take(n).as_numpy_iterator()
+    first, captions = zip(*pairs)
     texts = itertools.cycle(caption.decode() for caption in captions)
-    return np.stack(images), list(itertools.islice(texts, n))
+    return np.stack(first), list(itertools.islice(texts, n))
 
 
-def pictures(
-    builder: tfds.core.DatasetBuilder, size: int, split: str = "train", n: int = -1
+def images(
+    builder: tfds.core.DatasetBuilder, size: int, split: str = "train"
 ) -> tf.data.Dataset:
-    """The pictures of a split in order, the middle of each, and their first captions.
+    """The images of a split in order, as central squares, with their first captions.
 
     Args:
         builder: a builder that `galip_keras.datasets.prepare` returned.
-        size: int. Height and width, in pixels, to which the shorter side is resized.
+        size: int. Height and width of the squares in pixels. The shorter side of an
+            image is resized to it.
         split: string.
-        n: int. How many of the first ones, or all.
 
     Returns:
         A `tf.data.Dataset` of pairs: a uint8 tensor `(size, size, 3)` and a string.
 
     Raises:
-        ValueError: where there is no such split.
+        ValueError: If there is no such split.
     """
 
-    def middle(record):
+    def central_square(record):
         image = _decode(record["image"], size)
         top, left = tf.unstack((tf.shape(image)[:2] - size) // 2)
         image = image[top : top + size, left : left + size]
         return tf.ensure_shape(image, (size, size, 3)), record["captions"][0]
 
-    return _map(records(builder, shards(builder, split)).take(n), middle)
+    return _map(records(builder, shards(builder, split)), central_square)
 
 
 def shards(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
     """The files of a split, in order.
 
     Raises:
-        ValueError: where there is no such split.
+        ValueError: If there is no such split.
     """
     num_examples(builder, split)
     return [str(path) for path in builder.info.splits[split].filepaths]
@@ -219,15 +262,15 @@ def records(
     embeddings: Sequence[str] | None = None,
     order: tf.Tensor | None = None,
 ) -> tf.data.Dataset:
-    """Records as they are stored: `image` (JPEG bytes), `captions` and `id`.
+    """Stored records: dicts of `image` (JPEG bytes), `captions` and `id`.
 
     Args:
         builder: a builder that `galip_keras.datasets.prepare` returned.
         files: sequence of paths, from `shards`.
-        embeddings: sequence of paths, a file of `embeddings.cache` for each. Its
-            records have `embeddings`, float16 `(num_captions, embedding_dim)`, too.
-        order: int64 scalar. A seed of the order of the files. Many are read in turn
-            then; without it one after the other.
+        embeddings: sequence of paths that `embeddings.cache` returned, one per file.
+            The records then have `embeddings`, float16 `(num_captions, embedding_dim)`.
+        order: int64 scalar. The seed of a random order of files, several of which are
+            read in turn. Defaults to one file after the other.
     """
     decoders = {"image": tfds.decode.SkipDecoding()}
 
@@ -255,20 +298,6 @@ def _map(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Data
     return dataset.map(function, num_parallel_calls=_CPUS, deterministic=True)
 
 
-def _training_example(record, seed, crop_size):
-    """A random uint8 crop `(crop_size, crop_size, 3)` and one of the captions."""
-    crop_seed, flip_seed, caption_seed = tf.unstack(tf.random.split(tf.stack(seed), 3))
-    numerator, denominator = _RESIZE
-    shorter_side = round(crop_size * numerator / denominator)
-    image = _decode_crop(record["image"], shorter_side, crop_size, crop_seed)
-    image = tf.image.stateless_random_flip_left_right(image, seed=flip_seed)
-    sentences = record.get("embeddings", record["captions"])
-    choice = tf.random.stateless_uniform(
-        [], caption_seed, maxval=tf.shape(sentences)[0], dtype=tf.int32
-    )
-    return image, sentences[choice]
-
-
 def _normal(seed, size):
     seed = tf.random.fold_in(tf.stack(seed), 1)
     return tf.random.stateless_normal([size], seed)
@@ -279,12 +308,18 @@ def _uniform(seed, shape):
     return tf.random.stateless_uniform(shape, seed)
 
 
+def _random_crop(jpeg, crop_size, seed):
+    numerator, denominator = _RESIZE
+    shorter_side = round(crop_size * numerator / denominator)
+    return _decode_crop(jpeg, shorter_side, crop_size, seed)
+
+
 def _decode_crop(jpeg, shorter_side, crop_size, seed):
-    """A random crop of a picture whose shorter side is resized to `shorter_side`."""
+    """A random crop of an image whose shorter side is resized to `shorter_side`."""
     shape = tf.io.extract_jpeg_shape(jpeg)[:2]
 
     def crop_while_decoding():
-        # As it is stored, which is the common case: only the crop is decoded.
+        # The common case, the stored size: only the crop is decoded.
         window = tf.concat([_corner(shape, crop_size, seed), [crop_size] * 2], 0)
         return tf.image.decode_and_crop_jpeg(jpeg, window, channels=3)
 
@@ -307,7 +342,7 @@ def _corner(shape, crop_size, seed):
 
 
 def _decode(jpeg, shorter_side):
-    """Decodes to uint8 `(height, width, 3)`, where the lesser is `shorter_side`."""
+    """Decode to uint8 `(height, width, 3)` with the given shorter side."""
     stored = tf.reduce_min(tf.io.extract_jpeg_shape(jpeg)[:2])
     decoders = [
         lambda ratio=ratio: tf.io.decode_jpeg(jpeg, channels=3, ratio=ratio)
@@ -327,5 +362,5 @@ def _decode(jpeg, shorter_side):
 
 def _resize(image, size):
     image = tf.image.resize(image, size, method="bilinear", antialias=True)
-    # Back to whole numbers, as an image library resizes: a crop of bytes is cheap.
+    # Back to bytes, as image libraries resize: a crop of bytes is cheap.
     return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)

@@ -1,7 +1,7 @@
-"""What all data sets here have in common: a picture, its captions, and records of them.
+"""The common part of all datasets: records of an image and its captions.
 
-A builder says where its pictures and captions are; this module decodes, checks and
-stores them, and keeps account of what it had to leave out.
+A builder finds images and captions. This module decodes, checks and stores them, and
+accounts for what it leaves out.
 """
 
 from __future__ import annotations
@@ -21,39 +21,45 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from galip_keras.datasets import summary
-from galip_keras.datasets.images import Box, ImageError, Source, to_jpeg
+from galip_keras.datasets.jpeg import Box, to_jpeg
+from galip_keras.images import ImageError, Source
 
-# Pictures in flight. It bounds the memory taken, whatever the size of the data set.
+# Images in flight. This bounds the memory, whatever the size of the dataset.
 _CHUNK = 64
 _MAX_THREADS = 8
 
-# More than this left out is no accident.
-_BAD_SHARE = 0.01
+# If more than this fraction is left out, something is wrong.
+_BAD_FRACTION = 0.01
 
-# Reason to the names of the pictures that are left out for it.
+# Reason to the names of the images that are left out for it.
 Skipped = defaultdict[str, list[str]]
 
 
 class Record(NamedTuple):
-    """A picture and its captions, as a builder finds them.
+    """An image and its captions, as a builder finds them.
 
-    `name` tells it apart within its split, `captions` are at least one, `picture` is a
-    path, the bytes of a file or a reason, as a `ImageError`, why there is none; `box`
-    is what to crop first, `(x, y, width, height)` in pixels.
+    Attributes:
+        name: string. Unique within the split.
+        captions: list of strings.
+        image: path, bytes of a file, or an `ImageError` that says why there is none.
+        box: tuple `(x, y, width, height)` in pixels, the object to crop to, or None.
     """
 
     name: str
     captions: list[str]
-    picture: Source | ImageError
+    image: Source | ImageError
     box: Box | None = None
 
 
 @dataclasses.dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
-    """Where a data set comes from. `name` must tell apart all its states.
+    """The source of a dataset. `name` must be different for each of its states.
 
-    `source` and `captions` are paths or empty. More than 1 % left out is an error
-    unless `allow_bad`. `num_workers` threads decode pictures; 0 stands for the cores.
+    Attributes:
+        source: string. A path, the name of a dataset of another library, or empty.
+        captions: string. A path, or empty.
+        allow_bad: bool. Whether more than 1 % of the images may be left out.
+        num_workers: int. Threads that decode images; 0 means the number of cores.
     """
 
     source: str = ""
@@ -66,18 +72,18 @@ class CaptionedImages(
     tfds.core.GeneratorBasedBuilder,
     skip_registration=True,  # type: ignore[call-arg]
 ):
-    """Builder of records of pictures with captions. Subclasses say where they are.
+    """Builder of records of captioned images. Subclasses say where they are.
 
-    They define `_splits(dl_manager, skipped)`, which returns a dict of split to an
-    iterable of `Record` and adds to `skipped` what is already known to be unusable, and
-    the class attributes below.
+    Subclasses define the class attributes below and `_splits(dl_manager, skipped)`. It
+    returns a dict of splits to iterables of `Record`, and adds what it cannot use to
+    `skipped`.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # tensorflow-datasets has a `coco` of its own.
         super().__init_subclass__(**{"skip_registration": True, **kwargs})
 
-    # Written beside the records: every example that was left out, and why.
+    # Lists every example that was left out, and why.
     REPORT = "left_out.tsv"
 
     VERSION = tfds.core.Version("1.0.0")
@@ -87,46 +93,48 @@ class CaptionedImages(
     license = ""
     citation = ""
 
-    # What may be downloaded. tensorflow-datasets 4.9.10 would else look for a file of
-    # checksums by way of importlib_resources, which it does not install.
+    # The files that may be downloaded. With None, tensorflow-datasets 4.9.10 looks for
+    # a file of checksums with importlib_resources, which it does not install.
     url_infos: dict[str, Any] | None = None
 
     @classmethod
     def configure(cls, name: str, source: str, **options: Any) -> Config:
-        """The configuration of a data set.
+        """The configuration of a dataset.
 
         Args:
             name: string. A key of `galip_keras.datasets.DATASETS`.
-            source: string. What stands behind the colon, or nothing.
+            source: string. What follows the colon, or empty.
             **options: other fields of `Config`.
 
         Raises:
-            ValueError: where the source or an option makes no sense here.
-            OSError: where the source does not exist.
+            ValueError: If the source or an option makes no sense for this dataset.
+            OSError: If the source does not exist.
         """
         if options.get("captions") and not cls.takes_captions:
-            raise ValueError(f"{cls.name} has captions of its own: leave yours out")
+            raise ValueError(f"{cls.name} has its own captions: leave out `captions`")
         return Config(name=name, source=source, **options)
 
     takes_captions = False
 
     @classmethod
-    def open(cls, config: Config, data_dir) -> CaptionedImages:
+    def open(
+        cls, config: Config, data_dir: str | os.PathLike[str] | None
+    ) -> CaptionedImages:
         """The builder of a configuration in a `data_dir`."""
         with _quiet():
             return cls(config=config, data_dir=data_dir)
 
     def prepare(self, beam_runner: str | None = None) -> CaptionedImages:
-        """Prepares the records, unless they are there. Returns a builder of them.
+        """Prepare the records, unless they exist, and return a builder of them.
 
-        They appear by one renaming: complete or not at all.
+        They appear in a single rename: completely or not at all.
 
         Args:
             beam_runner: string. As for `galip_keras.datasets.prepare`.
 
         Raises:
-            ValueError: where too little can be used.
-            OSError: where files are missing or nothing can be written.
+            ValueError: If too few images can be used.
+            OSError: If files are missing or nothing can be written.
         """
         if self.data_path.exists():
             return self
@@ -136,34 +144,36 @@ class CaptionedImages(
                     download_config=self._download_config(beam_runner)
                 )
             except OSError as error:
-                # The renaming fails where another process has prepared the same records
-                # in the meantime.
+                # The rename fails if another process has prepared the same records in
+                # the meantime.
                 if not self.data_path.exists():
                     self._check_root(error)
                     raise
             except RuntimeError as error:
-                # What tensorflow-datasets makes of it.
+                # tensorflow-datasets turns a full disk into this.
                 full = os.strerror(errno.ENOSPC)
                 if full not in str(error):
                     raise
                 raise OSError(errno.ENOSPC, full, str(self._data_dir_root)) from error
-        # What was read from the disk now, and not what was on the way there.
+        # A new builder reads its metadata from disk.
         builder = self.open(self.builder_config, self._data_dir_root)
         builder._write_report()
         return builder
 
     def _check_root(self, error: OSError) -> None:
-        """Says what to do where data sets cannot be kept in their place."""
+        """Raise an error that says what to do if datasets cannot be stored."""
         root = str(self._data_dir_root)
         if not os.path.isdir(root) and str(error.filename).startswith(root):
             raise OSError(
-                f"data sets cannot be kept in {root} ({error.strerror}): give another "
-                "`data_dir`"
+                f"datasets cannot be stored in {root} ({error.strerror}): choose "
+                "another `data_dir`"
             ) from error
 
     def _download_config(self, beam_runner: str | None):
         if beam_runner:
-            raise ValueError(f"{self.name} is not prepared by Apache Beam")
+            raise ValueError(
+                f"{self.name} is not prepared on Apache Beam: leave out `beam_runner`"
+            )
         return tfds.download.DownloadConfig(try_download_gcs=False)
 
     def _write_report(self) -> None:
@@ -190,7 +200,7 @@ class CaptionedImages(
                     "id": tfds.features.Text(),
                 }
             ),
-            # Filled while the examples are generated, saved with the records.
+            # Filled while the examples are generated, and saved with the records.
             metadata=tfds.core.MetadataDict(
                 skipped={}, long_captions=[], note="", source=self.builder_config.source
             ),
@@ -221,7 +231,7 @@ class CaptionedImages(
     def _examples(
         self, records: Iterable[Record], skipped: Skipped, long_captions: list[str]
     ) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yields key and example of every usable record, and lists the others."""
+        """Yield key and example of every usable record, and list the others."""
         for record, future in self._read(records):
             try:
                 image = future.result()
@@ -239,15 +249,15 @@ class CaptionedImages(
             yield name, {"image": image, "captions": captions, "id": name}
 
     def _check_split(self, split: str, used: int) -> None:
-        """Raises an error where too few records of a split, now complete, are used."""
+        """Raise an error if too few records of a split, now complete, are used."""
         skipped = self.info.metadata["skipped"]
         if not used:
             raise ValueError(
-                f"nothing usable for {split} in {self._source}: "
+                f"no usable images for {split} in {self._source}: "
                 f"{summary.reasons(skipped)}"
             )
         self._used += used
-        self._check_share(skipped)
+        self._check_fraction(skipped)
 
     _used = 0
 
@@ -255,26 +265,26 @@ class CaptionedImages(
     def _source(self) -> str:
         return self.builder_config.source or self.name
 
-    def _check_share(self, skipped: Skipped) -> None:
+    def _check_fraction(self, skipped: Skipped) -> None:
         bad = sum(map(len, skipped.values()))
-        if self.builder_config.allow_bad or bad <= _BAD_SHARE * (self._used + bad):
+        if self.builder_config.allow_bad or bad <= _BAD_FRACTION * (self._used + bad):
             return
         raise ValueError(
-            f"{bad} of {self._used + bad} pictures in {self._source} cannot be used: "
-            f"{summary.reasons(skipped)}. Repair them, or leave them out "
-            "with `allow_bad`"
+            f"{bad} of {self._used + bad} images in {self._source} cannot be used: "
+            f"{summary.reasons(skipped)}. Repair them, or leave them out with "
+            "`allow_bad`"
         )
 
     def _read(
         self, records: Iterable[Record]
     ) -> Iterator[tuple[Record, Future[bytes]]]:
-        """Yields every record with its JPEG, each picture decoded once, by a thread."""
+        """Yield every record with its JPEG, which a thread makes."""
         workers = self.builder_config.num_workers
         workers = workers or min(os.cpu_count() or 1, _MAX_THREADS)
         with ThreadPoolExecutor(workers) as pool:
             for chunk in _chunks(records):
                 with warnings.catch_warnings():
-                    # Pillow's, about pictures that are skipped or fine all the same.
+                    # Pillow warns about images that are skipped or fine anyway.
                     warnings.simplefilter("ignore")
                     futures = [pool.submit(self._jpeg, record) for record in chunk]
                     for future in futures:
@@ -282,9 +292,9 @@ class CaptionedImages(
                 yield from zip(chunk, futures, strict=True)
 
     def _jpeg(self, record: Record) -> bytes:
-        if isinstance(record.picture, ImageError):
-            raise record.picture
-        return to_jpeg(record.picture, record.box)
+        if isinstance(record.image, ImageError):
+            raise record.image
+        return to_jpeg(record.image, record.box)
 
 
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -298,14 +308,14 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def _clean(captions: list[str]) -> list[str]:
-    # JSON can hold half of a surrogate pair, which no UTF-8 text can.
+    # JSON can contain half of a surrogate pair, but UTF-8 text cannot.
     texts = (text.encode("utf-8", "replace").decode().strip() for text in captions)
     return [text for text in texts if text]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Drops what tensorflow-datasets prints and logs; its progress bar stays."""
+    """Drop what tensorflow-datasets prints and logs, except its progress bar."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

@@ -1,9 +1,11 @@
-"""A sheet of a data set's pictures with a caption each, to be looked at."""
+"""Draw a sheet of captioned images from a dataset."""
 
 from __future__ import annotations
 
 import io
 import textwrap
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -22,18 +24,18 @@ _CHARACTERS = 32
 def contact_sheet(
     builder: tfds.core.DatasetBuilder, split: str = "train", count: int = 16
 ) -> Image.Image:
-    """Pictures from all over a split, the first caption of each under it.
+    """Draw images from all over a split, each with its first caption below it.
 
     Args:
         builder: a builder that `galip_keras.datasets.prepare` returned.
         split: string.
-        count: int. At most so many pictures are shown.
+        count: int. The largest number of images to show.
 
     Returns:
         An RGB `PIL.Image.Image`.
 
     Raises:
-        ValueError: where there is no such split.
+        ValueError: If there is no such split.
     """
     total = pipeline.num_examples(builder, split)
     count = min(count, total)
@@ -48,13 +50,13 @@ def contact_sheet(
     return sheet
 
 
-def _tile(record) -> Image.Image:
+def _tile(record: Mapping[str, Any]) -> Image.Image:
     stored = Image.open(io.BytesIO(record["image"]))
-    picture = ImageOps.pad(stored, (_SIDE, _SIDE), color="white")
+    padded = ImageOps.pad(stored, (_SIDE, _SIDE), color="white")
     tile = Image.new(
         "RGB", (_SIDE + 2 * _MARGIN, _SIDE + 2 * _MARGIN + _LINES * _LINE), "white"
     )
-    tile.paste(picture, (_MARGIN, _MARGIN))
+    tile.paste(padded, (_MARGIN, _MARGIN))
     caption = record["captions"][0].decode()
     lines = textwrap.wrap(caption, _CHARACTERS, max_lines=_LINES, placeholder=" ...")
     ImageDraw.Draw(tile).multiline_text(

@@ -1,4 +1,4 @@
-"""Figures of generated pictures, as functions of arrays."""
+"""Metrics of generated images, as functions of arrays."""
 
 from galip_keras.metrics.distances import (
     clip_score,

@@ -1,66 +1,45 @@
-"""Honest figures of a model: what was measured, of which pictures, and by what."""
+"""Evaluate a model, or images from anywhere."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from galip_keras import __version__, datasets
 from galip_keras.files import make_folder
+from galip_keras.metrics import image_sets
+from galip_keras.metrics.config import EvaluationConfig
 from galip_keras.metrics.evaluator import Evaluator
+from galip_keras.metrics.image_sets import ImageSet, Split
 from galip_keras.metrics.report import save_report
 from galip_keras.metrics.statistics import Statistics
 from galip_keras.presets.loading import load_model
 
+if TYPE_CHECKING:
+    from galip_keras.models.text_to_image import GALIPTextToImage
+
 
 def evaluate(
-    model=None,
-    dataset=None,
-    images=None,
-    real=None,
-    split=None,
-    metrics=None,
-    features="clip",
-    num_images=None,
-    seed=0,
-    scorer=None,
-    weights=None,
-    statistics=None,
-    save_statistics=None,
-    out=None,
-    data_dir=None,
-    captions=None,
-):
-    """Measures a model, or pictures from anywhere.
+    model: str | None = None, dataset: str | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Evaluate a model, or images from anywhere.
 
     Args:
-        model: string. As for `galip_keras.presets.loading.load_model`. It makes a
-            picture of each caption of the split; more than there are pictures take the
-            second captions, and so on.
-        dataset: string. As for `galip_keras.datasets.prepare`: where captions and real
-            pictures come from.
-        images: path. A folder of pictures, instead of `model`.
-        real: path. A folder of real pictures, instead of those of `dataset`.
-        split: string. Defaults to the test split where there is one.
-        metrics: sequence of keys of `galip_keras.metrics.protocol.METRICS`. Defaults to
-            all that can be had.
-        features: string. A key of `galip_keras.metrics.features.FEATURES`, for all but
-            the metrics of CLIP.
-        num_images: int. Pictures to judge. Defaults to those of the split or folder.
-        seed: int. That of the first picture that the model makes.
-        scorer: string. A keras-hub preset of a CLIP, by which captions are scored, too.
-        weights: path. The file of weights of an Inception.
-        statistics: path. An `.npz` file of mean and covariance, instead of real
-            pictures.
-        save_statistics: path. Where those of the real pictures are written.
-        out: path. The folder for `report.json`, `report.md` and their pictures.
-        data_dir: path. Where prepared data sets live.
-        captions: path. As for `galip_keras.datasets.prepare`.
+        model: string. As for `galip_keras.presets.loading.load_model`, or None to
+            evaluate a folder of `images`.
+        dataset: string. As for `galip_keras.datasets.prepare`.
+        **settings: the other fields of
+            `galip_keras.metrics.config.EvaluationConfig`, such as `num_images`,
+            `metrics`, `images` or `out`.
 
     Returns:
-        The report, a dict of plain values: `figures`, a list of dicts with `metric`,
-        `value` and how it was measured, and what was compared with what.
+        The report, a dict of plain values. `figures` is a list of dicts with `metric`,
+        `value` and how it was measured; the other entries say what was compared with
+        what.
 
     Raises:
-        ValueError: where something cannot be measured.
-        OSError: where something cannot be read or written.
+        ValueError: If something cannot be measured.
+        OSError: If something cannot be read or written.
 
     Example:
 
@@ -70,47 +49,72 @@ def evaluate(
         print(figure["metric"], figure["value"])
     ```
     """
-    # It reads records through TensorFlow, which takes a while to load.
-    from galip_keras.metrics import images as pictures
-
-    if (model is None) == (images is None):
-        raise ValueError("give a model or a folder of images, one of the two")
-    if model is not None and dataset is None:
-        raise ValueError("a model needs captions: give a dataset")
-    # Measuring takes a while: what could not be written is told before.
-    if out:
-        make_folder(Path(out), "out", "report folder")
-    if save_statistics:
-        folder = Path(save_statistics).absolute().parent
-        make_folder(folder, "save_statistics")
-    network = load_model(model) if model else None
-    builder = dataset and datasets.prepare(dataset, data_dir, captions=captions)
-    split = split or (builder and pictures.default_split(builder))
-    if network:
-        texts = pictures.captions_of(builder, split, num_images)
-        judged = pictures.generated(network, model, texts, seed)
-        judged.facts.update(pictures.drawn_from(builder, dataset, split, texts))
-        size = network.backbone.generator.image_size
-    else:
-        judged = pictures.of_folder(images, num_images)
-        size = min(next(judged.parts())[0].shape[:2])
-    others, cache = None, None
-    if statistics:
-        others = Statistics.load(statistics)
-    elif real:
-        others = pictures.of_folder(real)
-    elif builder:
-        others = pictures.of_dataset(builder, dataset, split, size)
-        cache = Path(builder.data_path, "statistics")
-    judge = Evaluator(network, features, scorer, weights)
-    report, first, known = judge.report(judged, others, metrics, cache)
+    config = EvaluationConfig(model, dataset, **settings)
+    _make_folders(config)
+    network = load_model(config.model) if config.model else None
+    split = _split(config)
+    images = _images(config, network, split)
+    real, cache = _real(config, network, split, images)
+    evaluator = Evaluator(network, config.features, config.scorer, config.weights)
+    report, first, known = evaluator.report(images, real, config.metrics, cache)
+    statistics = config.statistics and str(config.statistics)
     report = {"version": __version__, "statistics": statistics, **report}
-    if save_statistics:
+    if config.save_statistics:
         if known is None:
             raise ValueError(
-                "there are no statistics to save: no metric compares with real pictures"
+                "there are no statistics to save: choose `metrics` that compare with "
+                "real images"
             )
-        known.save(save_statistics)
-    if out:
-        save_report(report, first, Path(out), model)
+        known.save(config.save_statistics)
+    if config.out:
+        save_report(report, first, Path(config.out), config.model)
     return report
+
+
+def _make_folders(config: EvaluationConfig) -> None:
+    """Fail before the slow measuring if the results cannot be written."""
+    if config.out:
+        make_folder(Path(config.out), "out", "report folder")
+    if config.save_statistics:
+        folder = Path(config.save_statistics).absolute().parent
+        make_folder(folder, "save_statistics")
+
+
+def _split(config: EvaluationConfig) -> Split | None:
+    if config.dataset is None:
+        return None
+    builder = datasets.prepare(
+        config.dataset, config.data_dir, captions=config.captions
+    )
+    return Split.of(builder, config.dataset, config.split)
+
+
+def _images(
+    config: EvaluationConfig, network: GALIPTextToImage | None, split: Split | None
+) -> ImageSet:
+    if network is None or split is None:
+        return image_sets.of_folder(str(config.images), config.num_images)
+    return image_sets.generated(
+        network, str(config.model), split, config.num_images, config.seed
+    )
+
+
+def _real(
+    config: EvaluationConfig,
+    network: GALIPTextToImage | None,
+    split: Split | None,
+    images: ImageSet,
+) -> tuple[ImageSet | Statistics | None, Path | None]:
+    """What to compare with, and the folder for its statistics."""
+    if config.statistics:
+        return Statistics.load(config.statistics), None
+    if config.real:
+        return image_sets.of_folder(config.real), None
+    if split is None:
+        return None, None
+    if network is not None:
+        size = network.backbone.generator.image_size
+    else:
+        size = min(next(images.batches())[0].shape[:2])
+    cache = Path(split.builder.data_path, "statistics")
+    return image_sets.of_split(split, size), cache

@@ -1,166 +1,238 @@
-"""From pictures, real ones and a choice of metrics to a report."""
+"""Compute metrics of images, with progress and cached statistics of real images."""
 
+from __future__ import annotations
+
+import contextlib
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from galip_keras.metrics import protocol
-from galip_keras.metrics.features import extractor as build_extractor
-from galip_keras.metrics.features import of_model, of_preset
-from galip_keras.metrics.images import AT_ONCE
+from galip_keras.metrics.config import METRICS
+from galip_keras.metrics.features import Extractor, build_extractor
+from galip_keras.metrics.image_sets import BATCH_SIZE, ImageSet
+from galip_keras.metrics.scorer import Scorer
 from galip_keras.metrics.statistics import Statistics
-from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
+
+if TYPE_CHECKING:
+    from galip_keras.models.text_to_image import GALIPTextToImage
+
+# Images that `diversity` compares pixel by pixel, in pairs.
+_DIVERSITY_IMAGES = 500
+
+
+class _Features(NamedTuple):
+    """What one pass over images leaves for the metrics."""
+
+    statistics: dict[Extractor, Statistics]
+    embeddings: dict[Scorer, np.ndarray]
+    first: list[np.ndarray]
 
 
 class Evaluator:
-    """The networks that pictures are judged by.
+    """The networks that images are evaluated by.
 
     Args:
-        model: the `galip_keras.GALIPTextToImage` whose CLIP is at hand, or None.
-        features: string. A key of `galip_keras.metrics.features.FEATURES`.
-        scorer: string. A CLIP preset that scores, too. Where there is no model, it is
-            the CLIP at hand.
-        weights: path. The file of an Inception, where it is not at its usual place.
+        model: the `galip_keras.GALIPTextToImage` to evaluate, for its CLIP, or None.
+        features: string. One of `galip_keras.metrics.config.FEATURES`.
+        scorer: string. The preset of a second CLIP, or of the only one if there is no
+            model.
+        weights: path. The file of Inception weights, if it is not at its usual place.
+
+    Attributes:
+        scorers: list of `Scorer`, the one of the model first.
+        clip: the `galip_keras.metrics.features.Extractor` for `cmmd`, or None.
+        extractor: the `Extractor` for `fid`, `kid` and `precision-recall`.
 
     Raises:
-        ValueError: where one of them cannot be had.
+        ValueError: If one of the networks is not available.
     """
 
-    def __init__(self, model=None, features="clip", scorer=None, weights=None):
-        self.scorers = []
+    def __init__(
+        self,
+        model: GALIPTextToImage | None = None,
+        features: str = "clip",
+        scorer: str | None = None,
+        weights: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.scorers: list[Scorer] = []
         if model is not None:
-            own = of_model(model.backbone.clip)
-            self.scorers.append(
-                protocol.Scorer(
-                    "the model's own CLIP",
-                    own,
-                    model.backbone.clip,
-                    model.preprocessor,
-                    is_own=True,
-                )
-            )
+            self.scorers.append(Scorer.of_model(model))
         if scorer:
-            network, clip, tokenizer = of_preset(scorer)
-            preprocessor = GALIPTextToImagePreprocessor(tokenizer)
-            self.scorers.append(protocol.Scorer(scorer, network, clip, preprocessor))
+            self.scorers.append(Scorer.of_preset(scorer))
         self.clip = self.scorers[0].extractor if self.scorers else None
         self.extractor = build_extractor(features, self.clip, weights)
 
-    def report(self, pictures, real=None, metrics=None, cache=None, progress=True):
-        """Measures pictures.
+    def report(
+        self,
+        images: ImageSet,
+        real: ImageSet | Statistics | None = None,
+        metrics: Sequence[str] | None = None,
+        cache: Path | None = None,
+        progress: bool = True,
+    ) -> tuple[dict[str, Any], list[np.ndarray], Statistics | None]:
+        """Evaluate images.
 
         Args:
-            pictures: the `Pictures` to judge.
-            real: the `Pictures` or the `Statistics` to compare with, or None.
-            metrics: sequence of keys of `protocol.METRICS`. Defaults to all that can be
-                had.
+            images: the `ImageSet` to evaluate.
+            real: the `ImageSet` or the `Statistics` to compare with, or None.
+            metrics: sequence of keys of `galip_keras.metrics.config.METRICS`. Defaults
+                to all that can be computed.
             cache: path. A folder for the statistics of `real`.
-            progress: bool. Whether to show progress on standard error.
+            progress: bool. Whether to show progress bars on standard error.
 
         Returns:
-            A tuple of the report, a dict of plain values, the first pictures, and the
-            `Statistics` of the real ones in `features`, or None.
+            A tuple of the report, a dict of plain values; the first images; and the
+            `Statistics` of the real images, or None if no metric needed them.
 
         Raises:
-            ValueError: where a metric that was asked for cannot be had.
+            ValueError: If one of the given metrics cannot be computed.
         """
-        asked = list(dict.fromkeys(metrics or protocol.METRICS))
-        reasons = protocol.check(asked, pictures, real, self.scorers)
-        if "cmmd" in asked and self.clip is None:
-            reasons.setdefault("cmmd", "there is no CLIP: give a scorer")
-        if metrics and reasons:
-            name, reason = next(iter(reasons.items()))
+        asked = list(dict.fromkeys(metrics or METRICS))
+        left_out = protocol.unavailable(asked, images, real, self.scorers)
+        chosen = [name for name in asked if name not in left_out]
+        if left_out and (metrics or not chosen):
+            name, reason = next(iter(left_out.items()))
             raise ValueError(f"{name} cannot be measured: {reason}")
-        chosen = [name for name in asked if name not in reasons]
-        if isinstance(real, Statistics):
-            chosen = self._without_features(chosen, real, metrics, reasons)
-        if not chosen:
-            name, reason = next(iter(reasons.items()))
-            raise ValueError(f"nothing can be measured: {name}: {reason}")
-        known = self._real(chosen, real, cache, progress)
-        figures, first = protocol.measure(
-            chosen,
-            pictures,
-            known,
-            self.extractor,
-            self.clip,
-            self.scorers,
-            _bar("Pictures", pictures.count, progress),
-        )
+        known = self._statistics_of_real(chosen, real, cache, progress)
+        features = self._features(chosen, images, progress)
         report = {
-            "figures": figures,
-            "left_out": reasons,
-            "pictures": {**pictures.facts, "count": pictures.count},
+            "figures": self._figures(chosen, features, images.captions, known),
+            "left_out": left_out,
+            "pictures": {**images.facts, "count": images.count},
             "real": getattr(real, "facts", None),
         }
-        return report, first, known.get(self.extractor.key)
+        return report, features.first, known.get(self.extractor.key)
 
-    def _without_features(self, chosen, real, metrics, reasons):
-        """A file of mean and covariance is enough for one metric."""
-        if real.dim != self.extractor.dim:
-            raise ValueError(
-                f"the statistics are of {real.dim} features, and {self.extractor.name} "
-                f"has {self.extractor.dim}: give the `features` that they are of"
-            )
-        missing = [x for x in ("kid", "cmmd", "precision-recall") if x in chosen]
-        if missing and metrics:
-            raise ValueError(
-                f"{missing[0]} needs the real pictures: a file of statistics holds "
-                "mean and covariance alone"
-            )
-        reasons.update(dict.fromkeys(missing, "there are statistics alone"))
-        return [name for name in chosen if name not in missing]
+    def _extractor_of(self, metric: str) -> Extractor:
+        return self.clip if metric == "cmmd" and self.clip else self.extractor
 
-    def _real(self, metrics, real, cache, progress):
-        """The statistics of the real pictures by the key of their extractor."""
+    def _extractors(self, metrics: Sequence[str]) -> list[Extractor]:
+        """The extractors for metrics that compare with real images."""
+        chosen = [name for name in metrics if name in protocol.ON_REAL_IMAGES]
+        return list(dict.fromkeys(map(self._extractor_of, chosen)))
+
+    def _statistics_of_real(
+        self,
+        metrics: Sequence[str],
+        real: ImageSet | Statistics | None,
+        cache: Path | None,
+        progress: bool,
+    ) -> dict[str, Statistics]:
+        """The statistics of the real images by the key of their extractor."""
         if isinstance(real, Statistics):
-            return {self.extractor.key: real}
-        known, unknown = {}, []
-        for source in protocol.needed(metrics, self.extractor, self.clip):
-            path = cache and Path(cache, f"{_slug(real)}-{source.key}.npz")
-            if path and path.is_file():
-                known[source.key] = Statistics.load(path)
-            else:
-                unknown.append((source, path))
-        if unknown:
-            sources = [source for source, _ in unknown]
-            bar = _bar("Real pictures", real.count, progress)
-            for (source, path), found in zip(
-                unknown, protocol.gather(real, sources, bar)
-            ):
-                known[source.key] = found
-                if path:
-                    _store(found, path)
+            return {self.extractor.key: self._checked(real)}
+        extractors = self._extractors(metrics)
+        files = {e.key: _cache_file(cache, real, e) for e in extractors}
+        known = {
+            key: Statistics.load(file)
+            for key, file in files.items()
+            if file and file.is_file()
+        }
+        missing = [e for e in extractors if e.key not in known]
+        if real is not None and missing:
+            for extractor, statistics in zip(missing, _gather(real, missing, progress)):
+                known[extractor.key] = statistics
+                if file := files[extractor.key]:
+                    _store(statistics, file)
         return known
 
+    def _checked(self, statistics: Statistics) -> Statistics:
+        if statistics.dim != self.extractor.dim:
+            raise ValueError(
+                f"the statistics are of {statistics.dim} features, and "
+                f"{self.extractor.name} has {self.extractor.dim}: give the `features` "
+                "that they were computed with"
+            )
+        return statistics
 
-def _slug(real):
-    """Which pictures, in a file name."""
-    return f"{real.facts['split']}-{real.facts['size']}px-{real.count}"
+    def _features(
+        self, metrics: Sequence[str], images: ImageSet, progress: bool
+    ) -> _Features:
+        statistics = {e: Statistics(e.dim) for e in self._extractors(metrics)}
+        scorers = self.scorers if set(metrics) & set(protocol.ON_CAPTIONS) else []
+        embeddings: list[list[np.ndarray]] = [[] for _ in scorers]
+        first: list[np.ndarray] = []
+        # A CLIP may be both extractor and scorer: it runs once.
+        extractors = dict.fromkeys([*statistics, *(s.extractor for s in scorers)])
+        for batch in _with_progress(images, "Images", progress):
+            features = {extractor: extractor(batch) for extractor in extractors}
+            for extractor, found in statistics.items():
+                found.update(features[extractor])
+            for scorer, parts in zip(scorers, embeddings):
+                parts.append(features[scorer.extractor])
+            first.extend(batch[: max(_DIVERSITY_IMAGES - len(first), 0)])
+        scored = dict(zip(scorers, map(np.concatenate, embeddings)))
+        return _Features(statistics, scored, first)
+
+    def _figures(
+        self,
+        metrics: Sequence[str],
+        features: _Features,
+        captions: Sequence[str] | None,
+        real: dict[str, Statistics],
+    ) -> list[dict[str, Any]]:
+        texts = {scorer: scorer.embed(captions or ()) for scorer in features.embeddings}
+        figures = []
+        for name in metrics:
+            if name in protocol.ON_REAL_IMAGES:
+                extractor = self._extractor_of(name)
+                both = features.statistics[extractor], real[extractor.key]
+                figures += protocol.compare(name, extractor, *both)
+            elif name in protocol.ON_CAPTIONS:
+                for scorer, embeddings in features.embeddings.items():
+                    figures.append(
+                        protocol.score(name, scorer, embeddings, texts[scorer])
+                    )
+            else:
+                figures.append(protocol.diversity(features.first))
+        return figures
 
 
-def _store(statistics, path):
-    try:
+def _cache_file(
+    cache: Path | None, real: ImageSet | None, extractor: Extractor
+) -> Path | None:
+    if cache is None or real is None:
+        return None
+    facts = real.facts
+    images = f"{facts['split']}-{facts['size']}px-{real.count}"
+    return cache / f"{images}-{extractor.key}.npz"
+
+
+def _gather(
+    real: ImageSet, extractors: Sequence[Extractor], progress: bool
+) -> list[Statistics]:
+    """The statistics of images by each extractor, in one pass."""
+    found = [Statistics(extractor.dim) for extractor in extractors]
+    for batch in _with_progress(real, "Real images", progress):
+        for statistics, extractor in zip(found, extractors):
+            statistics.update(extractor(batch))
+    return found
+
+
+def _store(statistics: Statistics, path: Path) -> None:
+    # If nothing can be written beside the records, every evaluation measures them.
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         statistics.save(path, with_features=True)
-    except OSError:
-        # Whoever cannot write beside the records measures them every time.
-        pass
 
 
-def _bar(what, count, is_shown):
-    def wrap(parts):
-        with tqdm(
-            total=count,
-            desc=what,
-            unit=" pictures",
-            file=sys.stderr,
-            disable=not is_shown or count <= AT_ONCE or "TQDM_DISABLE" in os.environ,
-        ) as bar:
-            for part in parts:
-                yield part
-                bar.update(len(part))
-
-    return wrap
+def _with_progress(
+    images: ImageSet, description: str, is_shown: bool
+) -> Iterator[list[np.ndarray]]:
+    is_short = images.count <= BATCH_SIZE
+    with tqdm(
+        total=images.count,
+        desc=description,
+        unit=" images",
+        file=sys.stderr,
+        disable=not is_shown or is_short or "TQDM_DISABLE" in os.environ,
+    ) as bar:
+        for batch in images.batches():
+            yield batch
+            bar.update(len(batch))

@@ -1,11 +1,15 @@
-"""Networks whose features pictures are compared by, each with its own resizing."""
+"""Networks whose features images are compared by, each with its own resizing."""
+
+from __future__ import annotations
 
 import contextlib
 import functools
 import hashlib
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,47 +19,40 @@ from PIL import Image
 from galip_keras.console import first_words
 from galip_keras.convert.pytorch import read_state
 from galip_keras.metrics import classifier, inception
-from galip_keras.models.clip import FrozenCLIP, load_clip
+from galip_keras.metrics.config import FEATURES
+from galip_keras.models.clip import FrozenCLIP
 
-# What `features` takes, and for whom.
-FEATURES = {
-    "clip": "the CLIP at hand, of the model or the scorer",
-    "inception": "the network of 2015 that FID is defined by",
-    "inception-clean": "the same, pictures resized as clean-fid does",
-    "inception-torchvision": "torchvision's, with the input of GALIP's authors",
-    "inception-keras": "that of keras.applications",
-    "toybirds": "the classifier of the drawn birds",
-}
-
-# File and address of the weights that are the user's to fetch.
-_FID_TOOLS = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-_TORCHVISION = "https://download.pytorch.org/models/"
-_WEIGHTS = {
-    "inception": (_FID_TOOLS, "pt_inception-2015-12-05-6726825d.pth"),
-    "inception-clean": (_FID_TOOLS, "pt_inception-2015-12-05-6726825d.pth"),
-    "inception-torchvision": (_TORCHVISION, "inception_v3_google-0cc3c7bd.pth"),
-}
-
-# Red, green and blue, of ImageNet.
+# The mean and standard deviation of ImageNet: red, green and blue.
 _MEAN = np.array((0.485, 0.456, 0.406), "float32")
 _STD = np.array((0.229, 0.224, 0.225), "float32")
 
+_Prepare = Callable[[np.ndarray], np.ndarray]
+_Resize = Callable[[np.ndarray, int], np.ndarray]
+
 
 class Extractor:
-    """Pictures of any sizes to their features.
+    """A network from images of any size to features.
 
     Args:
-        name: string. A key of `FEATURES`.
-        network: `keras.Model` or callable of a float32 array of pictures, of the size
-            and range that `prepare` makes, to features `(n, dim)`.
-        prepare: callable of a uint8 picture `(height, width, 3)` to a float32 array.
-        dim: int. The number of features of a picture.
-        resize: string. How pictures are resized, in words.
-        comparable: string. With what a Frechet distance in these features may be
-            compared, in words.
+        name: string. One of `galip_keras.metrics.config.FEATURES`.
+        network: `keras.Model` from a float32 array of images, in the size and range
+            that `prepare` makes, to features `(n, dim)`.
+        prepare: callable from a uint8 image `(height, width, 3)` to a float32 array.
+        dim: int. The number of features per image.
+        resize: string. How images are resized, in words.
+        comparable: string. What a Frechet distance in these features may be compared
+            with, in words.
     """
 
-    def __init__(self, name, network, prepare, dim, resize, comparable):
+    def __init__(
+        self,
+        name: str,
+        network: Any,
+        prepare: _Prepare,
+        dim: int,
+        resize: str,
+        comparable: str,
+    ) -> None:
         self.name = name
         self.network = network
         self.prepare = prepare
@@ -63,34 +60,38 @@ class Extractor:
         self.resize = resize
         self.comparable = comparable
 
-    def __call__(self, images):
-        """Features of uint8 pictures, an array or a list: float32 `(n, dim)`."""
+    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Features of uint8 images, an array or a list: float32 `(n, dim)`."""
         batch = np.stack([self.prepare(image) for image in images])
         return np.asarray(
             ops.convert_to_numpy(self.network.predict_on_batch(batch)), "float32"
         )
 
     @functools.cached_property
-    def key(self):
-        """What tells these features from others, for caches."""
+    def key(self) -> str:
+        """A name for these features in caches: it changes with the weights."""
         digest = hashlib.sha256(f"{self.name} {self.resize}".encode())
         for variable in self.network.variables:
             digest.update(ops.convert_to_numpy(variable).tobytes())
         return digest.hexdigest()[:16]
 
 
-def extractor(name, clip=None, weights=None):
-    """Builds an extractor.
+def build_extractor(
+    name: str,
+    clip: Extractor | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> Extractor:
+    """Build an extractor.
 
     Args:
-        name: string. A key of `FEATURES`.
-        clip: an `Extractor` that `of_model` or `of_preset` made, for `"clip"`.
-        weights: path. The file of weights of an Inception. Defaults to where PyTorch
-            keeps what it downloads, which the FID tools share.
+        name: string. One of `galip_keras.metrics.config.FEATURES`.
+        clip: an `Extractor` that `of_model` or `of_preset` returned, for `"clip"`.
+        weights: path. The file of Inception weights. Defaults to the place where
+            PyTorch keeps its downloads, which the FID tools share.
 
     Raises:
-        ValueError: where there is no such extractor, or its weights are missing or of
-            something else.
+        ValueError: If there is no such extractor, or if its weights are missing or
+            belong to another network.
     """
     if name == "clip":
         if clip is None:
@@ -102,7 +103,7 @@ def extractor(name, clip=None, weights=None):
     if name == "toybirds":
         return _of_classifier()
     if name == "inception-keras":
-        return _of_applications()
+        return _of_keras_applications()
     if name not in FEATURES:
         raise ValueError(
             f"unknown features {name!r}: give one of {', '.join(FEATURES)}"
@@ -110,12 +111,8 @@ def extractor(name, clip=None, weights=None):
     return _of_file(name, weights)
 
 
-def of_model(clip):
-    """The embeddings of the CLIP that a model stands on, as it sees pictures.
-
-    Args:
-        clip: a `galip_keras.FrozenCLIP`.
-    """
+def of_model(clip: FrozenCLIP) -> Extractor:
+    """The embeddings of a model's own CLIP, images resized as in training."""
     return Extractor(
         "clip",
         _Embedder(clip),
@@ -126,34 +123,21 @@ def of_model(clip):
     )
 
 
-def of_preset(source):
-    """The embeddings of a CLIP preset, pictures prepared as for CLIP.
-
-    Args:
-        source: string. As for `galip_keras.models.clip.load_clip`.
-
-    Returns:
-        An `Extractor`, the `galip_keras.FrozenCLIP`, and the tokenizer.
-
-    Raises:
-        ValueError: where it cannot be loaded.
-    """
-    backbone, tokenizer = load_clip(source)
-    clip = FrozenCLIP(backbone, feature_layers=(0,), pixel_scaling="standard")
-    extractor = Extractor(
+def of_preset(clip: FrozenCLIP, preset: str) -> Extractor:
+    """The embeddings of the CLIP of a preset, images resized as CLIP's authors do."""
+    return Extractor(
         "clip",
         _Embedder(clip),
         _square(clip.image_size, _bicubic),
         clip.embedding_dim,
         f"bicubic, antialiased, to {clip.image_size} pixels",
-        f"only with other figures of {source}",
+        f"only with other figures of {preset}",
     )
-    return extractor, clip, tokenizer
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
 class _Embedder(keras.Model):
-    def __init__(self, clip):
+    def __init__(self, clip: FrozenCLIP) -> None:
         super().__init__(name="embedder")
         self.clip = clip
         self.built = True
@@ -162,64 +146,20 @@ class _Embedder(keras.Model):
         return self.clip.extract_features_and_embed(images)[1]
 
 
-def _of_file(name, weights):
-    address, file = _WEIGHTS[name]
-    path = Path(weights or _torch_folder() / file).expanduser()
-    if not path.is_file():
-        raise ValueError(
-            f"the features {name!r} need {file}: fetch {address}{file} to {path}, or "
-            "give its path as `weights`"
-        )
-    state = read_state(str(path))
-    if not isinstance(state, dict) or not all(
-        isinstance(value, np.ndarray) for value in state.values()
-    ):
-        raise ValueError(f"{path} is no file of Inception's weights")
-    is_torchvision = name == "inception-torchvision"
-    try:
-        network = inception.inception(state, is_torchvision)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    size = f"to {inception.SIZE} pixels"
-    prepare, resize, comparable = {
-        "inception": (
-            _bilinear,
-            f"bilinear, not antialiased, {size}, as pytorch-fid does",
-            "with the FID of pytorch-fid, for the same pictures; not with the paper's, "
-            "which used torchvision's network",
-        ),
-        "inception-clean": (
-            _bicubic,
-            f"bicubic, antialiased, {size}, as clean-fid does",
-            "with clean-fid's, for the same pictures; not with the paper's",
-        ),
-        "inception-torchvision": (
-            _bilinear,
-            f"bilinear, not antialiased, {size}; then [0, 1] taken for standardised "
-            "pixels, as in the authors' code",
-            "with the paper's, where data, split and number of pictures are its own",
-        ),
-    }[name]
-    scale, shift = (_STD / 0.5, (_MEAN - 0.5) / 0.5) if is_torchvision else (2, -1)
+def _of_classifier() -> Extractor:
     return Extractor(
-        name,
-        network,
-        lambda image: prepare(image, inception.SIZE) * scale + shift,
-        inception.FEATURES,
-        resize,
-        comparable,
+        "toybirds",
+        classifier.features(),
+        _square(classifier.SIZE, _bicubic),
+        classifier.FEATURES,
+        f"bicubic, antialiased, to {classifier.SIZE} pixels",
+        "only with other figures of the drawn birds",
     )
 
 
-def _torch_folder():
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
-    return Path(home, "hub", "checkpoints")
-
-
-def _of_applications():
+def _of_keras_applications() -> Extractor:
     try:
-        # Keras tells on standard output that it downloads.
+        # Keras reports its download on standard output.
         with contextlib.redirect_stdout(sys.stderr):
             network = keras.applications.InceptionV3(
                 include_top=False,
@@ -234,52 +174,49 @@ def _of_applications():
     return Extractor(
         "inception-keras",
         network,
-        lambda image: 2 * _bilinear(image, inception.SIZE) - 1,
+        _square(inception.SIZE, _bilinear),
         inception.FEATURES,
         f"bilinear, not antialiased, to {inception.SIZE} pixels",
         "with no published FID: other weights",
     )
 
 
-def _of_classifier():
-    return Extractor(
-        "toybirds",
-        classifier.features(),
-        _square(classifier.SIZE, _bicubic),
-        classifier.FEATURES,
-        f"bicubic, antialiased, to {classifier.SIZE} pixels",
-        "only with other figures of the drawn birds",
-    )
-
-
-def _square(size, resize):
-    """Resizes to a square of `size`, in [-1, 1]."""
+def _square(size: int, resize: _Resize) -> _Prepare:
+    """Resize to a square of `size` pixels, in [-1, 1]."""
     return lambda image: 2 * resize(image, size) - 1
 
 
-def _bicubic(image, size):
+def _standardised_square(size: int, resize: _Resize) -> _Prepare:
+    """Take pixels in [0, 1] for standardised ones, and map those to [-1, 1]."""
+    scale, shift = _STD / 0.5, (_MEAN - 0.5) / 0.5
+    return lambda image: resize(image, size) * scale + shift
+
+
+def _bicubic(image: np.ndarray, size: int) -> np.ndarray:
     """Each channel in floating point, so that nothing is rounded."""
     channels = [
-        Image.fromarray(channel).resize((size, size), Image.Resampling.BICUBIC)
+        np.asarray(
+            Image.fromarray(channel).resize((size, size), Image.Resampling.BICUBIC)
+        )
         for channel in np.moveaxis(image.astype("float32"), -1, 0)
     ]
     return np.clip(np.stack(channels, axis=-1), 0, 255) / np.float32(255)
 
 
-def _nearest(image, size):
+def _nearest(image: np.ndarray, size: int) -> np.ndarray:
     rows, columns = (np.arange(size) * old // size for old in image.shape[:2])
     return image[rows][:, columns].astype("float32") / np.float32(255)
 
 
-def _bilinear(image, size):
-    """Between the centres of the two nearest pixels, also where it shrinks."""
+def _bilinear(image: np.ndarray, size: int) -> np.ndarray:
+    """Interpolate between the two nearest pixels, even when the image shrinks."""
     rows, columns = (_weights(old, size) for old in image.shape[:2])
     image = image.astype("float32") / np.float32(255)
     return np.einsum("ah,hwc,bw->abc", rows, image, columns, optimize=True)
 
 
-def _weights(old, new):
-    """What each old pixel counts in each new one: `(new, old)`."""
+def _weights(old: int, new: int) -> np.ndarray:
+    """The weight of each old pixel in each new one: `(new, old)`."""
     # In float32, rounded as PyTorch rounds.
     centers = np.arange(new, dtype="float32") + np.float32(0.5)
     place = np.maximum(np.float32(old / new) * centers - np.float32(0.5), 0)
@@ -290,3 +227,83 @@ def _weights(old, new):
     np.add.at(weights, (np.arange(new), left), 1 - part)
     np.add.at(weights, (np.arange(new), right), part)
     return weights
+
+
+class _Published(NamedTuple):
+    """Inception weights that the user fetches, and how images enter the network."""
+
+    url: str
+    resize: _Resize
+    resize_text: str
+    comparable: str
+    is_torchvision: bool = False
+
+
+_FID_TOOLS = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"
+)
+_TORCHVISION = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
+_SIZE = f"to {inception.SIZE} pixels"
+_PUBLISHED = {
+    "inception": _Published(
+        _FID_TOOLS,
+        _bilinear,
+        f"bilinear, not antialiased, {_SIZE}, as pytorch-fid does",
+        "with the FID of pytorch-fid, for the same images; not with the paper's, "
+        "which used torchvision's network",
+    ),
+    "inception-clean": _Published(
+        _FID_TOOLS,
+        _bicubic,
+        f"bicubic, antialiased, {_SIZE}, as clean-fid does",
+        "with clean-fid's, for the same images; not with the paper's",
+    ),
+    "inception-torchvision": _Published(
+        _TORCHVISION,
+        _bilinear,
+        f"bilinear, not antialiased, {_SIZE}; then [0, 1] taken for standardised "
+        "pixels, as in the authors' code",
+        "with the paper's, if dataset, split and number of images are the same",
+        is_torchvision=True,
+    ),
+}
+
+
+def _of_file(name: str, weights: str | os.PathLike[str] | None) -> Extractor:
+    published = _PUBLISHED[name]
+    square = _standardised_square if published.is_torchvision else _square
+    return Extractor(
+        name,
+        _read_inception(name, weights),
+        square(inception.SIZE, published.resize),
+        inception.FEATURES,
+        published.resize_text,
+        published.comparable,
+    )
+
+
+def _read_inception(name: str, weights: str | os.PathLike[str] | None) -> keras.Model:
+    url = _PUBLISHED[name].url
+    file = url.rpartition("/")[2]
+    path = Path(weights or _torch_folder() / file).expanduser()
+    if not path.is_file():
+        raise ValueError(
+            f"the features {name!r} need {file}: fetch {url} to {path}, or give its "
+            "path as `weights`"
+        )
+    state = read_state(str(path))
+    if not isinstance(state, dict) or not all(
+        isinstance(value, np.ndarray) for value in state.values()
+    ):
+        raise ValueError(f"{path} is not a file of Inception weights: fetch {url}")
+    try:
+        return inception.inception(state, _PUBLISHED[name].is_torchvision)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _torch_folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
+    return Path(home, "hub", "checkpoints")

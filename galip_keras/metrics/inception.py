@@ -1,9 +1,11 @@
-"""The Inception network that FID is measured with, as Keras, from its PyTorch files.
+"""The Inception network that FID is defined by, loaded from its PyTorch files.
 
 Reference: [Rethinking the Inception Architecture for Computer Vision](
 https://arxiv.org/abs/1512.00567), and for its use [GANs Trained by a Two Time-Scale
 Update Rule Converge to a Local Nash Equilibrium](https://arxiv.org/abs/1706.08500).
 """
+
+from __future__ import annotations
 
 import keras
 import numpy as np
@@ -12,46 +14,49 @@ from keras import layers, ops
 SIZE = 299
 FEATURES = 2048
 
-# Of the batch normalisations.
+# Of batch normalisation.
 _EPSILON = 1e-3
 
-# The last layers, which no feature passes.
+# The layers behind the features.
 _UNUSED = ("fc.", "AuxLogits.")
 
 
-def inception(state, is_torchvision=False):
-    """Builds the network up to its pooled features.
+def inception(
+    state: dict[str, np.ndarray], is_torchvision: bool = False
+) -> keras.Model:
+    """Build the network up to its pooled features.
 
-    Each batch normalisation is folded into the convolution before it.
+    Batch normalisation is folded into the convolution before it.
 
     Args:
-        state: dict of NumPy arrays by PyTorch's names (`Mixed_5b.branch1x1.bn.bias`,
-            ...), as they stand in the files of the FID tools and of torchvision.
-        is_torchvision: bool. Whether the network is torchvision's. That of 2015, by
-            which FID is defined, differs where it averages over 3x3 places: it leaves
-            the padding out, and takes the maximum in the last block.
+        state: dict of NumPy arrays by their PyTorch names, such as
+            `Mixed_5b.branch1x1.bn.bias`, as in the files of the FID tools and of
+            torchvision.
+        is_torchvision: bool. Whether the network is torchvision's. The network of 2015,
+            which defines FID, pools differently: averages over 3x3 pixels leave the
+            padding out, and the last block takes the maximum.
 
     Returns:
-        A `keras.Model` of pictures `(batch_size, 299, 299, 3)` in [-1, 1] to features
+        A `keras.Model` from images `(batch_size, 299, 299, 3)` in [-1, 1] to features
         `(batch_size, 2048)`.
 
     Raises:
-        ValueError: where a tensor is missing, left over or of the wrong shape.
+        ValueError: If a tensor is missing, left over or of the wrong shape.
     """
     return _Builder(state, is_torchvision).build()
 
 
 class _Builder:
-    def __init__(self, state, is_torchvision):
+    def __init__(self, state: dict[str, np.ndarray], is_torchvision: bool) -> None:
         self.state = {
             name: value
             for name, value in state.items()
             if not name.startswith(_UNUSED) and not name.endswith("num_batches_tracked")
         }
         self.is_torchvision = is_torchvision
-        self.convolutions = []
+        self.convolutions: list[tuple[layers.Conv2D, str]] = []
 
-    def build(self):
+    def build(self) -> keras.Model:
         images = keras.Input((SIZE, SIZE, 3))
         x = self.conv(images, "Conv2d_1a_3x3", 32, 3, 2)
         x = self.conv(x, "Conv2d_2a_3x3", 32, 3)
@@ -75,8 +80,8 @@ class _Builder:
             self.load(layer, name)
         if self.state:
             raise ValueError(
-                f"the file holds {len(self.state)} tensors that Inception has no place "
-                f"for, such as {min(self.state)}"
+                f"the file holds {len(self.state)} tensors that Inception does not "
+                f"have, such as {min(self.state)}"
             )
         return model
 
@@ -159,10 +164,10 @@ class _Builder:
         return layers.Concatenate()([*outputs, pool])
 
     def chain(self, x, block, convolutions):
-        for name, filters, kernel, *strides in convolutions:
-            padding = "valid" if strides else "same"
-            name = f"{block}.{name}"
-            x = self.conv(x, name, filters, kernel, *strides, padding=padding)
+        for name, filters, kernel, *stride in convolutions:
+            # Only the convolutions that stride come without padding.
+            strides, padding = (stride[0], "valid") if stride else (1, "same")
+            x = self.conv(x, f"{block}.{name}", filters, kernel, strides, padding)
         return x
 
     def conv(self, x, name, filters, kernel, strides=1, padding="valid"):
@@ -186,7 +191,8 @@ class _Builder:
                     "is missing" if value is None else f"has the shape {value.shape}"
                 )
                 raise ValueError(
-                    f"the file is no Inception: {name}.{part} of shape {shape} {found}"
+                    "the file is not an Inception: "
+                    f"{name}.{part} of shape {shape} {found}"
                 )
             return value.astype("float64")
 
@@ -202,7 +208,7 @@ class _Builder:
 
 
 class _Average(layers.Layer):
-    """The mean of 3x3 places, with the padding around the map or without it."""
+    """The mean of 3x3 pixels, with or without the padding around the map."""
 
     def __init__(self, leave_padding_out, **kwargs):
         super().__init__(**kwargs)
@@ -216,7 +222,7 @@ class _Average(layers.Layer):
         height, width = (
             9.0 / np.array([6, *[9] * (size - 2), 6]) for size in x.shape[1:3]
         )
-        # 4 of 9 places in a corner, 6 at an edge.
+        # 4 of 9 pixels are inside the map in a corner, 6 at an edge.
         factors = (height[:, None] * width[None])[None, :, :, None]
         return x * ops.convert_to_tensor(factors, x.dtype)
 

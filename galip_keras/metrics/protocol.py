@@ -1,223 +1,157 @@
-"""Measures pictures, and writes down with each figure how it was measured."""
+"""What each metric needs, and how a figure is recorded with what it was measured by."""
 
-import keras
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
-from keras import ops
 
 from galip_keras.metrics import distances
-from galip_keras.metrics.images import padded_parts
+from galip_keras.metrics.config import METRICS
+from galip_keras.metrics.features import Extractor
+from galip_keras.metrics.image_sets import ImageSet
+from galip_keras.metrics.scorer import Scorer
 from galip_keras.metrics.statistics import KEPT, Statistics
 
-# By name: the least number of pictures that it takes, and what it tells.
-METRICS = {
-    "fid": (2, "Frechet distance to the real pictures, less is better"),
-    "kid": (2, "kernel distance to the real pictures, less is better"),
-    "cmmd": (2, "distance of CLIP embeddings to the real ones, less is better"),
-    "clip-score": (1, "mean cosine of pictures and captions, more is better"),
-    "r-precision": (100, "how often a picture finds its caption among 100"),
-    "precision-recall": (4, "parts of the pictures that are among those of the other"),
-    "diversity": (2, "mean distance of two pictures, in grey levels"),
-}
-_OF_CAPTIONS = ("clip-score", "r-precision")
-_OF_REAL = ("fid", "kid", "cmmd", "precision-recall")
+ON_CAPTIONS = ("clip-score", "r-precision")
+ON_REAL_IMAGES = ("fid", "kid", "cmmd", "precision-recall")
+_ON_CLIP = ("cmmd", *ON_CAPTIONS)
+_ON_PAIRS = ("kid", "cmmd", "precision-recall")
 
-# For these a pair of pictures is compared pixel by pixel.
-_DIVERSE = 500
+# Captions that an image is ranked against.
+_GROUP = 100
 
 
-class Scorer:
-    """A CLIP that scores pictures against captions.
+def unavailable(
+    metrics: Sequence[str],
+    images: ImageSet,
+    real: ImageSet | Statistics | None,
+    scorers: Sequence[Scorer],
+) -> dict[str, str]:
+    """The metrics that cannot be computed, each with the reason.
 
     Args:
-        name: string. What it is called.
-        extractor: a `galip_keras.metrics.features.Extractor` of its embeddings.
-        clip: a `galip_keras.FrozenCLIP`.
-        preprocessor: a `galip_keras.GALIPTextToImagePreprocessor`.
-        is_own: bool. Whether the pictures come from a model that was trained with it.
-    """
+        metrics: sequence of strings.
+        images: the `ImageSet` to evaluate.
+        real: what to compare with, or None.
+        scorers: sequence of `Scorer`.
 
-    def __init__(self, name, extractor, clip, preprocessor, is_own=False):
-        self.name = name
-        self.extractor = extractor
-        self.is_own = is_own
-        self._preprocessor = preprocessor
-        token_ids = keras.Input((preprocessor.sequence_length,), dtype="int32")
-        self._embedder = keras.Model(token_ids, clip.embed_text(token_ids))
-
-    def embed(self, captions):
-        """Embeddings `(n, embedding_dim)` of a list of captions."""
-        parts = []
-        for _, texts, padded in padded_parts(captions):
-            token_ids = np.asarray(self._preprocessor(padded))
-            part = self._embedder.predict_on_batch(token_ids)
-            parts.append(ops.convert_to_numpy(part)[: len(texts)])
-        return np.concatenate(parts)
-
-
-def check(metrics, pictures, real, scorers):
-    """Whether metrics can be had of these pictures.
-
-    Args:
-        metrics: sequence of keys of `METRICS`.
-        pictures: the `Pictures` to judge.
-        real: what they are compared with, or None.
-        scorers: list of `Scorer`.
-
-    Returns:
-        A dict of the reasons, in words, why a metric cannot be had, by its name.
+    Raises:
+        ValueError: If there is no such metric.
     """
     reasons = {}
     for name in metrics:
         if name not in METRICS:
             raise ValueError(
-                f"unknown metric {name!r}: give some of {', '.join(METRICS)}"
+                f"unknown metric {name!r}: choose from {', '.join(METRICS)}"
             )
-        least, _ = METRICS[name]
-        if pictures.count < least:
-            reasons[name] = f"it takes {least} pictures, and there are {pictures.count}"
-        elif name in _OF_REAL and real is None:
-            reasons[name] = "there are no real pictures to compare with"
-        elif name in _OF_CAPTIONS and pictures.captions is None:
-            reasons[name] = "not every picture has a caption"
-        elif name in _OF_CAPTIONS and not scorers:
-            reasons[name] = "there is no CLIP: give a scorer"
-        elif name == "diversity" and pictures.facts.get("sizes", 1) > 1:
-            reasons[name] = "the pictures are not of one size"
+        if reason := _reason(name, images, real, scorers):
+            reasons[name] = reason
     return reasons
 
 
-def needed(metrics, extractor, clip):
-    """The extractors whose features of real pictures some metrics take.
-
-    Args:
-        metrics: sequence of keys of `METRICS`.
-        extractor: the `Extractor` of all but `cmmd`.
-        clip: that of `cmmd`.
-    """
-    found = {}
-    for name in metrics:
-        if name in _OF_REAL:
-            source = clip if name == "cmmd" else extractor
-            found[source.key] = source
-    return list(found.values())
-
-
-def gather(pictures, extractors, progress=iter):
-    """The `Statistics` of pictures by each of some extractors, in one pass."""
-    found = [Statistics(extractor.dim) for extractor in extractors]
-    for part in progress(pictures.parts()):
-        for statistics, extractor in zip(found, extractors):
-            statistics.update(extractor(part))
-    return found
+def _reason(
+    name: str,
+    images: ImageSet,
+    real: ImageSet | Statistics | None,
+    scorers: Sequence[Scorer],
+) -> str | None:
+    least = METRICS[name]
+    if images.count < least:
+        return f"it needs {least} images, and there are {images.count}"
+    if name in ON_REAL_IMAGES and real is None:
+        return "there are no real images to compare with"
+    if name in _ON_PAIRS and isinstance(real, Statistics):
+        return "it needs real images, not only their mean and covariance"
+    if name in ON_CAPTIONS and images.captions is None:
+        return "not every image has a caption"
+    if name in _ON_CLIP and not scorers:
+        return "there is no CLIP: choose a scorer"
+    if name == "diversity" and images.facts.get("sizes", 1) > 1:
+        return "the images are not all of one size"
+    return None
 
 
-def measure(metrics, pictures, real, extractor, clip, scorers, progress=iter):
-    """Measures pictures.
-
-    Args:
-        metrics: sequence of keys of `METRICS`, for which `check` found no reason.
-        pictures: the `Pictures` to judge.
-        real: dict of the `Statistics` of real pictures by the key of their extractor.
-        extractor: an `Extractor`, for all but `cmmd`.
-        clip: the one for `cmmd`.
-        scorers: list of `Scorer`.
-        progress: callable. Wraps the iterator of parts.
-
-    Returns:
-        A tuple of the figures, a list of dicts of plain values, and the first pictures.
-
-    Raises:
-        ValueError: where something cannot be measured.
-    """
-    extractors = needed(metrics, extractor, clip)
-    own = {e.key: Statistics(e.dim) for e in extractors}
-    scorers = scorers if set(metrics) & set(_OF_CAPTIONS) else []
-    embeddings = [[] for _ in scorers]
-    first = []
-    for part in progress(pictures.parts()):
-        made = {}
-        for source in (*extractors, *(scorer.extractor for scorer in scorers)):
-            if id(source) not in made:
-                made[id(source)] = source(part)
-        for source in extractors:
-            own[source.key].update(made[id(source)])
-        for parts, scorer in zip(embeddings, scorers):
-            parts.append(made[id(scorer.extractor)])
-        first.extend(part[: max(_DIVERSE - len(first), 0)])
-    embeddings = [np.concatenate(parts) for parts in embeddings]
-    texts = [scorer.embed(pictures.captions) for scorer in scorers]
-    figures = []
-    for name in metrics:
-        if name in _OF_REAL:
-            source = clip if name == "cmmd" else extractor
-            figures += _compare(name, source, own[source.key], real[source.key])
-        elif name in _OF_CAPTIONS:
-            for scorer, images, sentences in zip(scorers, embeddings, texts):
-                figures.append(_score(name, scorer, images, sentences))
-        else:
-            figures.append(_diversity(first))
-    return figures, first
-
-
-def _compare(name, source, own, real):
+def compare(
+    name: str, extractor: Extractor, generated: Statistics, real: Statistics
+) -> list[dict[str, Any]]:
+    """The figures of a metric that compares images with real ones."""
     figure = {
         "metric": name,
-        "features": source.name,
-        "resize": source.resize,
-        "num_images": own.count,
+        "features": extractor.name,
+        "resize": extractor.resize,
+        "num_images": generated.count,
         "num_real": real.count or None,
-        "comparable": source.comparable,
+        "comparable": extractor.comparable,
     }
     if name == "fid":
-        figure["value"] = distances.frechet_distance(
-            own.mean, own.covariance, real.mean, real.covariance
-        )
-        counts = [count for count in (own.count, real.count) if count]
-        if min(counts) <= own.dim:
-            figure["warning"] = (
-                f"{min(counts)} pictures are not more than the {own.dim} dimensions: "
-                "the covariance has not its full rank, and the distance is too large "
-                "by an amount that depends on the number of pictures"
-            )
-        return [figure]
-    figure["num_images"] = min(own.count, KEPT)
+        return [{**figure, **_fid(generated, real)}]
+    figure["num_images"] = min(generated.count, KEPT)
     figure["num_real"] = len(real.features)
     if name == "precision-recall":
-        values = distances.precision_recall(own.features, real.features)
+        values = distances.precision_recall(generated.features, real.features)
         return [
             {**figure, "metric": metric, "value": value, "neighbours": 3}
             for metric, value in zip(("precision", "recall"), values)
         ]
     function = distances.cmmd if name == "cmmd" else distances.kernel_distance
-    figure["value"] = float(function(own.features, real.features))
-    return [figure]
+    return [{**figure, "value": float(function(generated.features, real.features))}]
 
 
-def _score(name, scorer, images, sentences):
-    if not (np.isfinite(images).all() and np.isfinite(sentences).all()):
-        raise ValueError("the embeddings of some pictures are no finite numbers")
-    figure = {
+def _fid(generated: Statistics, real: Statistics) -> dict[str, Any]:
+    value = distances.frechet_distance(
+        generated.mean, generated.covariance, real.mean, real.covariance
+    )
+    # Statistics from other tools do not record their count.
+    least = min(count for count in (generated.count, real.count) if count)
+    if least > generated.dim:
+        return {"value": value}
+    warning = (
+        f"{least} images for {generated.dim} features: the covariance does not have "
+        "full rank, which makes the distance too large by an amount that depends on "
+        "the number of images"
+    )
+    return {"value": value, "warning": warning}
+
+
+def score(
+    name: str,
+    scorer: Scorer,
+    image_embeddings: np.ndarray,
+    text_embeddings: np.ndarray,
+) -> dict[str, Any]:
+    """The figure of a metric that compares images with their captions.
+
+    Raises:
+        ValueError: If an embedding is not finite.
+    """
+    if not (np.isfinite(image_embeddings).all() and np.isfinite(text_embeddings).all()):
+        raise ValueError("the embeddings of some images are not finite numbers")
+    figure: dict[str, Any] = {
         "metric": name,
         "scorer": scorer.name,
         "resize": scorer.extractor.resize,
-        "num_images": len(images),
+        "num_images": len(image_embeddings),
         "comparable": scorer.extractor.comparable,
     }
     if name == "clip-score":
-        figure["value"] = distances.clip_score(images, sentences)
+        figure["value"] = distances.clip_score(image_embeddings, text_embeddings)
     else:
-        figure["value"] = distances.r_precision(images, sentences)
-        figure["num_captions"] = 100
-        figure["num_images"] = len(images) // 100 * 100
+        pair = image_embeddings, text_embeddings
+        figure["value"] = distances.r_precision(*pair, _GROUP)
+        figure["num_captions"] = _GROUP
+        figure["num_images"] = len(image_embeddings) // _GROUP * _GROUP
     if scorer.is_own:
-        figure["warning"] = "the model was trained to please this CLIP: it flatters it"
+        figure["warning"] = "biased: the model was trained to please this CLIP"
     return figure
 
 
-def _diversity(images):
+def diversity(images: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The figure of the metric that compares images with each other."""
     return {
         "metric": "diversity",
         "value": distances.diversity(np.stack(images)),
         "num_images": len(images),
-        "comparable": "with pictures of the same size",
+        "comparable": "with images of the same size",
     }

@@ -1,7 +1,12 @@
-"""The report of an evaluation: tables, notes, curves, a page."""
+"""The report of an evaluation: a table, notes, training curves, and the page of all."""
+
+from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,51 +14,63 @@ from galip_keras.console import say
 from galip_keras.files import write_text
 from galip_keras.images import image_grid
 
-# Rows and columns of the samples of a report.
+# Rows and columns of the sample images.
 _GRID = 6
 
-# Of a run, by their title.
-CURVES = {
-    "losses of the discriminator": ("d_real", "d_mismatch", "d_fake"),
+# The titles of the plots, and what of `metrics.jsonl` each shows.
+_CURVES = {
+    "discriminator losses": ("d_real", "d_mismatch", "d_fake"),
     "gradient penalty": ("gradient_penalty",),
-    "adversarial loss of the generator": ("g_adversarial",),
+    "adversarial generator loss": ("g_adversarial",),
     "similarity to the caption": ("similarity", "clip_score"),
-    "distance of samples from real pictures": ("cmmd",),
-    "norms of the gradients": ("d_gradient_norm", "g_gradient_norm"),
+    "distance from samples to real images": ("cmmd",),
+    "gradient norms": ("d_gradient_norm", "g_gradient_norm"),
 }
 
 
-def save_report(report, images, folder, model):
+def save_report(
+    report: dict[str, Any],
+    images: Sequence[np.ndarray],
+    folder: Path,
+    model: str | None,
+) -> None:
+    """Write `report.json`, and `report.md` with sample images and training curves.
+
+    Args:
+        report: dict that `Evaluator.report` returned.
+        images: list of uint8 arrays `(height, width, 3)`, the first ones.
+        folder: path. It must exist.
+        model: string. If it is a run folder, its training curves are drawn.
+    """
     write_text(folder / "report.json", f"{json.dumps(report, indent=2)}\n")
-    lines = ["# Evaluation", "", *table(report["figures"]), ""]
+    lines = ["# Evaluation", "", *_table(report["figures"]), ""]
     lines += [f"- {line}" for line in notes(report)]
     columns = int(min(len(images), _GRID**2) ** 0.5)
     images = images[: columns**2]
     if len({image.shape for image in images}) == 1:
         image_grid(np.stack(images), columns).save(folder / "samples.png")
-        lines += ["", "The first pictures, as they came:", "", "![](samples.png)"]
+        lines += ["", "The first images, not selected:", "", "![](samples.png)"]
     journal = Path(model or "", "metrics.jsonl")
     if model and journal.is_file():
         try:
             draw_curves(journal, folder / "curves.png")
-            lines += ["", "How training went:", "", "![](curves.png)"]
+            lines += ["", "Training curves:", "", "![](curves.png)"]
         except ImportError as error:
-            say(f"The report has no curves: {error}.")
+            say(f"The report has no training curves: {error}.")
     write_text(folder / "report.md", "\n".join(lines) + "\n")
 
 
-def table(figures):
-    """The figures as rows of a table in Markdown."""
-    rows = [("metric", "value", "by", "pictures", "real ones", "may be compared")]
+def _table(figures: Sequence[dict[str, Any]]) -> list[str]:
+    """The lines of a Markdown table."""
+    rows = [("metric", "value", "by", "images", "real images", "comparable")]
     for figure in figures:
-        real = figure.get("num_real", "none")
         rows.append(
             (
                 figure["metric"],
                 f"{figure['value']:.4g}",
-                by(figure),
+                measured_by(figure),
                 f"{figure['num_images']:,}",
-                "not told" if real is None else f"{real:,}" if real != "none" else "",
+                _num_real(figure),
                 figure["comparable"],
             )
         )
@@ -61,51 +78,62 @@ def table(figures):
     return [lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]
 
 
-def by(figure):
-    """What a figure was measured by, in a few words."""
+def _num_real(figure: dict[str, Any]) -> str:
+    if "num_real" not in figure:
+        return ""
+    # Statistics from other tools do not record their count.
+    return "unknown" if figure["num_real"] is None else f"{figure['num_real']:,}"
+
+
+def measured_by(figure: dict[str, Any]) -> str:
+    """The network that a figure was measured by, else `"pixels"`."""
     return figure.get("features") or figure.get("scorer") or "pixels"
 
 
-def notes(report):
-    """What has to be known of the figures, as lines."""
-    judged, real = report["pictures"], report["real"]
-    if "model" in judged:
-        lines = [
-            f"{judged['count']:,} pictures by {judged['model']}, one a caption, "
-            f"{judged['captions_a_picture']} captions a picture of the split "
-            f"{judged['split']} of {judged['dataset']}, seeds from {judged['seed']}"
-        ]
-    else:
-        lines = [f"{judged['count']:,} pictures of {judged['folder']}"]
+def notes(report: dict[str, Any]) -> list[str]:
+    """What a reader of the figures has to know, as lines."""
+    images, real = report["pictures"], report["real"]
+    lines = [_evaluated(images)]
     if real and "folder" in real:
-        lines.append(f"compared with the pictures of {real['folder']}")
+        lines.append(f"compared with the images in {real['folder']}")
     elif real:
         lines.append(
-            f"compared with the split {real['split']} of {real['dataset']}: the middle "
-            f"of each, {real['size']} pixels"
+            f"compared with the split {real['split']} of {real['dataset']}: the "
+            f"central square of each image, resized to {real['size']} pixels"
         )
-    for side in filter(None, (judged, real)):
+    for side in filter(None, (images, real)):
         if side.get("grey"):
-            lines.append(f"{side['grey']} pictures of {side['folder']} are grey")
+            lines.append(f"grey images in {side['folder']}: {side['grey']}")
     for figure in report["figures"]:
+        by = measured_by(figure)
         if "resize" in figure:
-            lines.append(f"pictures for {by(figure)} are resized: {figure['resize']}")
-        lines.append(f"figures by {by(figure)} may be compared {figure['comparable']}")
+            lines.append(f"images for {by} are resized: {figure['resize']}")
+        lines.append(f"figures by {by} are comparable {figure['comparable']}")
         if "warning" in figure:
             lines.append(f"{figure['metric']}: {figure['warning']}")
-    lines += [f"no {name}: {why}" for name, why in report["left_out"].items()]
+    lines += [f"no {name}: {reason}" for name, reason in report["left_out"].items()]
     return list(dict.fromkeys(lines))
 
 
-def draw_curves(journal, path):
-    """Draws the curves of a run.
+def _evaluated(images: dict[str, Any]) -> str:
+    if "model" not in images:
+        return f"{images['count']:,} images in {images['folder']}"
+    return (
+        f"{images['count']:,} images by {images['model']}, one per caption, "
+        f"{images['captions_a_picture']} captions per image of the split "
+        f"{images['split']} of {images['dataset']}, seeds from {images['seed']}"
+    )
+
+
+def draw_curves(journal: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Draw the training curves of a run.
 
     Args:
-        journal: path. Its `metrics.jsonl`.
-        path: path. The picture to write.
+        journal: path. The `metrics.jsonl` of the run.
+        path: path. The image file to write.
 
     Raises:
-        ImportError: where matplotlib is not installed.
+        ImportError: If matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -115,7 +143,7 @@ def draw_curves(journal, path):
         ) from error
     lines = [json.loads(line) for line in Path(journal).read_text().splitlines()]
     figure = Figure(figsize=(12, 6), layout="constrained")
-    for axis, (title, names) in zip(figure.subplots(2, 3).flat, CURVES.items()):
+    for axis, (title, names) in zip(figure.subplots(2, 3).flat, _CURVES.items()):
         axis.set_title(title, fontsize="medium")
         axis.set_xlabel("step")
         for name in names:

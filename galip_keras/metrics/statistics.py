@@ -1,54 +1,57 @@
-"""Mean and covariance of features, and the files in which they are passed on."""
+"""Mean and covariance of features, and the files that share them."""
+
+from __future__ import annotations
 
 import os
 import zipfile
+from typing import Any
 
 import numpy as np
 
-# Rows that are kept beside mean and covariance, for what needs pairs of pictures.
+# Rows that are kept beside mean and covariance, for metrics that need pairs of images.
 KEPT = 10_000
 
 
 class Statistics:
-    """Mean and covariance of features that come in parts, and the first of them.
+    """Mean and covariance of features that arrive in batches, and the first features.
 
-    Memory does not grow with the number of pictures, after the first `KEPT`.
+    Memory does not grow with the number of images, after the first `KEPT`.
 
     Args:
-        dim: int. The number of features of a picture.
+        dim: int. The number of features per image.
     """
 
-    def __init__(self, dim):
+    def __init__(self, dim: int) -> None:
         self.count = 0
         self.mean = np.zeros(dim)
         self._squares = np.zeros((dim, dim))
-        self._parts = []
+        self._parts: list[np.ndarray] = []
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         return len(self.mean)
 
     @property
-    def covariance(self):
+    def covariance(self) -> np.ndarray:
         """The unbiased covariance `(dim, dim)`."""
         return self._squares / max(self.count - 1, 1)
 
     @property
-    def features(self):
-        """The features of the first pictures, float32 `(count or KEPT, dim)`."""
+    def features(self) -> np.ndarray:
+        """The features of the first images, float32 `(min(count, KEPT), dim)`."""
         if len(self._parts) != 1:
             none = np.zeros((0, self.dim), "float32")
             self._parts = [np.concatenate([none, *self._parts])]
         return self._parts[0]
 
-    def update(self, features):
-        """Adds the features `(n, dim)` of more pictures.
+    def update(self, features: np.ndarray) -> None:
+        """Add the features `(n, dim)` of more images.
 
         Raises:
-            ValueError: where some are no finite numbers.
+            ValueError: If some are not finite.
         """
         if not np.isfinite(features).all():
-            raise ValueError("the features of some pictures are no finite numbers")
+            raise ValueError("the features of some images are not finite numbers")
         kept = sum(map(len, self._parts))
         if kept < KEPT:
             self._parts.append(np.asarray(features[: KEPT - kept], "float32"))
@@ -61,29 +64,29 @@ class Statistics:
         self.mean += shift * (count / total)
         self.count = total
 
-    def save(self, path, with_features=False):
-        """Writes `mu` and `sigma`, as the FID tools do, and how many pictures.
+    def save(self, path: str | os.PathLike[str], with_features: bool = False) -> None:
+        """Write `mu` and `sigma`, as the FID tools do, and the number of images.
 
         Args:
             path: path. The `.npz` file.
-            with_features: bool. Whether to write `features`, too.
+            with_features: bool. Whether to write `features` as well.
         """
-        arrays = {"mu": self.mean, "sigma": self.covariance, "count": self.count}
-        if with_features:
-            arrays["features"] = self.features
+        arrays: dict[str, Any] = {"features": self.features} if with_features else {}
         temporary = f"{path}.tmp"
         with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(
+                file, mu=self.mean, sigma=self.covariance, count=self.count, **arrays
+            )
         os.replace(temporary, path)
 
     @classmethod
-    def load(cls, path):
-        """Reads a file that `save` or one of the FID tools wrote.
+    def load(cls, path: str | os.PathLike[str]) -> Statistics:
+        """Read a file that `save` or one of the FID tools wrote.
 
-        Files of others tell no `count`, which is 0 then, and have no features.
+        Files of other tools have no `count`, which is then 0, and no features.
 
         Raises:
-            ValueError: where it is something else.
+            ValueError: If it is another kind of file.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -96,7 +99,7 @@ class Statistics:
                     statistics._parts = [file["features"]]
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{path} holds no statistics: it must be an .npz file of mu and sigma"
+                f"{path} holds no statistics: give an .npz file with mu and sigma"
             ) from error
         if covariance.shape != (len(mean), len(mean)):
             raise ValueError(

@@ -25,7 +25,7 @@ from galip_keras.training.journal import Journal
 from galip_keras.training.progress import training_step
 
 if TYPE_CHECKING:
-    from galip_keras.metrics.images import Pictures
+    from galip_keras.metrics.image_sets import ImageSet
     from galip_keras.training.plan import Plan
 
 # Samples made at once, and shown.
@@ -196,9 +196,9 @@ class Evaluation(EverySteps):
         every: int. Steps between evaluations.
         last: int. The last training step, which is always evaluated.
         evaluator: a `galip_keras.metrics.evaluator.Evaluator`.
-        generated: the `galip_keras.metrics.images.Pictures` to measure, of a model
+        generated: the `galip_keras.metrics.image_sets.ImageSet` to measure, of a model
             that shares its weights with the one in training.
-        real: the `Pictures` to compare with.
+        real: the `ImageSet` to compare with.
         cache: path. As for `Evaluator.report`.
         journal: a `galip_keras.training.journal.Journal`.
     """
@@ -209,8 +209,8 @@ class Evaluation(EverySteps):
         every: int,
         last: int,
         evaluator: Evaluator,
-        generated: Pictures,
-        real: Pictures,
+        generated: ImageSet,
+        real: ImageSet,
         cache: Path,
         journal: Journal,
     ) -> None:
@@ -234,24 +234,19 @@ class Evaluation(EverySteps):
             model: a `galip_keras.GALIPTextToImage`, as for `Samples`.
             journal: a `galip_keras.training.journal.Journal`.
         """
-        from galip_keras.metrics import images
+        from galip_keras.metrics import image_sets
 
         config, builder = plan.config, plan.builder
         assert config.evaluate_every is not None
-        split = images.default_split(builder)
-        captions = images.captions_of(builder, split, config.evaluate_images)
-        generated = images.generated(model, str(folder), captions)
-        generated.facts.update(
-            images.drawn_from(builder, config.dataset, split, captions)
-        )
+        split = image_sets.Split.of(builder, config.dataset)
         size = model.backbone.generator.image_size
         return cls(
             folder / "evaluation",
             config.evaluate_every,
             plan.total_steps,
             Evaluator(model),
-            generated,
-            images.of_dataset(builder, config.dataset, split, size),
+            image_sets.generated(model, str(folder), split, config.evaluate_images),
+            image_sets.of_split(split, size),
             Path(builder.data_path, "statistics"),
             journal,
         )

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from drawn import draw_pictures
+from drawn import draw_circles
 from PIL import Image
 
 from galip_cli.main import main
@@ -14,18 +14,18 @@ pytestmark = pytest.mark.backend("tensorflow")
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    return draw_pictures(tmp_path / "circles")
+def images(tmp_path):
+    return draw_circles(tmp_path / "circles")
 
 
-def test_list_names_all_and_says_what_is_prepared(galip, tmp_path, pictures):
+def test_list_names_all_and_says_what_is_prepared(galip, tmp_path, images):
     code, output, _ = galip("data", "list", "--data-dir", tmp_path, "--json")
     rows = json.loads(output)
     assert code == 0
     assert rows.keys() == DATASETS.keys()
     assert not any(row["prepared"] for row in rows.values())
 
-    galip("data", "prepare", f"folder:{pictures}", "--data-dir", tmp_path)
+    galip("data", "prepare", f"folder:{images}", "--data-dir", tmp_path)
     _, output, _ = galip("data", "list", "--data-dir", tmp_path, "--json")
     prepared = {name: row["prepared"] for name, row in json.loads(output).items()}
     (path,) = prepared.pop("folder")
@@ -41,11 +41,11 @@ def test_list_names_all_and_says_what_is_prepared(galip, tmp_path, pictures):
 
 
 @pytest.mark.usefixtures("less_to_compile")
-def test_prepare_inspect_and_train(galip, tmp_path, pictures):
-    data = (f"folder:{pictures}", "--data-dir", tmp_path / "data")
+def test_prepare_inspect_and_train(galip, tmp_path, images):
+    data = (f"folder:{images}", "--data-dir", tmp_path / "data")
     code, output, errors = galip("data", "inspect", *data)
     assert (code, output) == (1, "")
-    assert "is not prepared: galip data prepare" in errors
+    assert "is not prepared: run galip data prepare" in errors
 
     code, output, _ = galip("data", "prepare", *data, "--num-workers", 1)
     assert code == 0
@@ -61,7 +61,7 @@ def test_prepare_inspect_and_train(galip, tmp_path, pictures):
     assert facts["report"] == []
     assert Image.open(sheet).size[0] > 400
     code, output, _ = galip("data", "inspect", *data, "--out", sheet)
-    assert "pictures  6 train\n" in output
+    assert "images    6 train\n" in output
 
     code, output, _ = galip(
         "train", "--dataset", *data, "--preset", "galip_tiny", "--steps", 1,
@@ -71,40 +71,40 @@ def test_prepare_inspect_and_train(galip, tmp_path, pictures):
     assert (tmp_path / "run" / "preset").is_dir()
 
 
-def test_what_is_left_out_is_an_error_until_it_is_allowed(galip, tmp_path, pictures):
-    (pictures / "broken.png").write_bytes(b"\x89PNG")
-    (pictures / "broken.txt").write_text("a broken circle")
-    data = (f"folder:{pictures}", "--data-dir", tmp_path / "data")
+def test_left_out_images_are_an_error_unless_allowed(galip, tmp_path, images):
+    (images / "broken.png").write_bytes(b"\x89PNG")
+    (images / "broken.txt").write_text("a broken circle")
+    data = (f"folder:{images}", "--data-dir", tmp_path / "data")
     code, output, errors = galip("data", "prepare", *data)
     assert (code, output) == (1, "")
-    # Above it may be progress bars.
+    # Progress bars may come before it.
     error = errors.splitlines()[-1]
-    assert error.startswith("Error: 1 of 7 pictures")
+    assert error.startswith("Error: 1 of 7 images")
     assert "cannot be read: broken.png" in error
     assert "--allow-bad" in error
-    # Nothing of it stays, and nothing of it is used.
+    # No records stay.
     assert not list((tmp_path / "data").rglob("*.tfrecord*"))
 
     code, output, errors = galip("data", "prepare", *data, "--allow-bad")
     assert code == 0
-    assert "skipped 1 picture: cannot be read: broken.png" in errors
+    assert "skipped 1 image: cannot be read: broken.png" in errors
     report = Path(output.strip()) / "left_out.tsv"
     assert report.read_text() == "cannot be read\tbroken.png\n"
 
 
-def test_alone_it_shows_its_help(galip):
+def test_without_a_subcommand_it_shows_its_help(galip):
     code, output, errors = galip("data")
     assert (code, errors) == (0, "")
     assert "galip data prepare toybirds" in output
 
 
-def test_debug_stands_anywhere(tmp_path):
-    with pytest.raises(ValueError, match="unknown data set"):
+def test_debug_works_after_the_subcommand(tmp_path):
+    with pytest.raises(ValueError, match="unknown dataset"):
         main(["data", "prepare", "birds", "--data-dir", str(tmp_path), "--debug"])
 
 
 @pytest.mark.parametrize("name", ["birds", "folder", "cc3m", ""])
-def test_one_line_for_what_cannot_be(galip, tmp_path, name):
+def test_one_line_for_an_unusable_name(galip, tmp_path, name):
     code, output, errors = galip("data", "prepare", name, "--data-dir", tmp_path)
     assert (code, output) == (1, "")
     assert errors.startswith("Error: ")

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from drawn import draw_pictures
+from drawn import draw_circles
 
 import galip_keras
 from galip_cli.main import COMMANDS, main, name_options
@@ -187,7 +187,7 @@ def training(command, run, stderr):
 
 @pytest.mark.backend("torch")
 def test_exit_codes_of_training(galip, tmp_path):
-    dataset = f"folder:{draw_pictures(tmp_path / 'circles')}"
+    dataset = f"folder:{draw_circles(tmp_path / 'circles')}"
     command = [
         "train", "--dataset", dataset, "--preset", "galip_tiny", "--batch-size", "2",
         "--run", tmp_path / "run", "--data-dir", tmp_path / "prepared",
@@ -210,7 +210,7 @@ def test_exit_codes_of_training(galip, tmp_path):
 # on every backend.
 @pytest.mark.backend("tensorflow")
 def test_interrupted_training_resumes(galip, tmp_path):
-    dataset = f"folder:{draw_pictures(tmp_path / 'circles')}"
+    dataset = f"folder:{draw_circles(tmp_path / 'circles')}"
     run = tmp_path / "run"
     settings = [
         "--dataset", dataset, "--preset", "galip_tiny", "--batch-size", "2",

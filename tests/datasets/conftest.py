@@ -1,4 +1,4 @@
-"""A place to download from, and what data sets are for."""
+"""A server to download from, and training on a dataset."""
 
 import functools
 import http.server
@@ -14,7 +14,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path):
-    """The address of the folder `served`."""
+    """The address of a server for the folder `served`."""
     (tmp_path / "served").mkdir()
     handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -27,7 +27,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def train(galip, tmp_path, less_to_compile):
-    """Trains two steps on a data set by `galip train`. Returns what it told."""
+    """Runs two steps of `galip train` on a dataset. Returns its standard error."""
 
     def run(dataset, *options):
         code, output, errors = galip(

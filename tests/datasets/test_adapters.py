@@ -1,4 +1,4 @@
-"""Data sets of other libraries become records, with the right columns or one line."""
+"""Datasets of other libraries become records, or an error of one line."""
 
 import json
 import shutil
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stored
 import tensorflow_datasets as tfds
 from PIL import Image
+from stored import is_red, refusal
 
 from galip_keras.datasets import adapters, prepare, report
 
@@ -22,33 +24,17 @@ RED = np.full((20, 24, 3), (255, 0, 0), "uint8")
 
 
 def captions(builder, split="train"):
-    """A list, in the order of ids, which count from zero."""
-    examples = list(tfds.as_numpy(builder.as_dataset(split=split)))
-    examples.sort(key=lambda example: example["id"])
-    assert [int(example["id"]) for example in examples] == list(range(len(examples)))
-    return [[text.decode() for text in example["captions"]] for example in examples]
-
-
-def red(builder):
-    """Whether all pictures are `RED`."""
-    return all(
-        np.allclose(example["image"][150, 150], (255, 0, 0), atol=3)
-        for example in tfds.as_numpy(builder.as_dataset(split="train"))
-    )
-
-
-def refusal(dataset, data_dir, error=ValueError):
-    with pytest.raises(error) as info:
-        prepare(dataset, data_dir=data_dir)
-    assert "\n" not in str(info.value)
-    return str(info.value)
+    """A list of captions, in the order of ids, which count from zero."""
+    found = stored.captions(builder, split)
+    assert sorted(map(int, found)) == list(range(len(found)))
+    return [found[name] for name in sorted(found)]
 
 
 # tensorflow-datasets
 
 
 class GalipTestTexts(tfds.core.GeneratorBasedBuilder):
-    """A data set that tensorflow-datasets knows by its code."""
+    """A dataset that tensorflow-datasets finds by its registered code."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [  # noqa: RUF012
@@ -96,7 +82,7 @@ class GalipTestTexts(tfds.core.GeneratorBasedBuilder):
 
 
 def store(data_dir, features, *examples, name="stored", split="train"):
-    """Records that tensorflow-datasets finds in a folder, without any code."""
+    """Write records that tensorflow-datasets finds in a folder, without code."""
 
     class Stored(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
@@ -123,7 +109,7 @@ def test_tfds_with_a_config_and_nested_captions(tmp_path):
     assert sorted(texts[0] for texts in found) == ["train 0", "train 1", "train 2"]
     assert sorted(map(len, found)) == [1, 2, 2]
     assert captions(builder, "validation")[0][0].startswith("validation")
-    assert red(builder)
+    assert is_red(builder)
     (note,) = report(builder)
     assert note == (
         "captions are captions/text of galip_test_texts/birds/1.0.0 of "
@@ -188,8 +174,8 @@ def test_tfds_several_labels_and_lists_of_lists(tmp_path):
     assert captions(builder) == [["a", "b", "c"]]
 
 
-def test_tfds_pictures_are_not_encoded_twice(tmp_path):
-    (tmp_path / "a.png").write_text("no picture")
+def test_tfds_images_are_not_encoded_twice(tmp_path):
+    (tmp_path / "a.png").write_text("no image")
     Image.fromarray(RED).save(tmp_path / "b.webp")
     features = {"image": tfds.features.Image(), "text": tfds.features.Text()}
     store(
@@ -209,7 +195,9 @@ def test_tfds_unclear_columns(tmp_path):
     depth = tfds.features.Image(shape=(None, None, 1), dtype=np.float32)
     pixel = np.ones((20, 24, 1), np.float32)
     store(tmp_path, {"text": text, "depth": depth}, {"text": "a", "depth": pixel})
-    assert refusal("tfds:stored", tmp_path) == "stored has no image in it"
+    assert refusal("tfds:stored", tmp_path) == (
+        "stored has no image: choose another dataset"
+    )
     store(
         tmp_path,
         {"left": image, "right": image, "text": text},
@@ -217,7 +205,7 @@ def test_tfds_unclear_columns(tmp_path):
         name="pair",
     )
     assert refusal("tfds:pair", tmp_path) == (
-        "pair does not tell which image to take: give pair:image_key,text_key, where "
+        "pair has no obvious image: give pair:image_key,text_key, where "
         "the image is one of left, right"
     )
     assert captions(prepare("tfds:pair:right,", tmp_path)) == [["a"]]
@@ -226,22 +214,22 @@ def test_tfds_unclear_columns(tmp_path):
     store(
         tmp_path, {"image": image, "file": text}, {"image": RED, "file": "a"}, name="f"
     )
-    # Any text would do, but the name of a file describes no picture.
-    assert "f does not tell which text to take" in refusal("tfds:f", tmp_path)
+    # It is a text, but the name of a file does not describe an image.
+    assert "f has no obvious text" in refusal("tfds:f", tmp_path)
     store(tmp_path, {"image": image, "n": np.int64}, {"image": RED, "n": 1}, name="n")
-    assert refusal("tfds:n", tmp_path) == "n has no text in it"
+    assert refusal("tfds:n", tmp_path) == "n has no text: choose another dataset"
 
 
 def test_tfds_without_training_data(tmp_path):
     features = {"image": tfds.features.Image(), "text": tfds.features.Text()}
     store(tmp_path, features, {"image": RED, "text": "a"}, split="test")
-    assert refusal("tfds:stored", tmp_path) == "stored has no train split, but test"
+    assert refusal("tfds:stored", tmp_path) == "stored has no train split, only test"
 
 
-def test_tfds_that_cannot_be_had(tmp_path):
+def test_tfds_that_is_not_available(tmp_path):
     assert "tfds:NAME" in refusal("tfds", tmp_path)
     assert "tfds:NAME" in refusal("tfds::image,text", tmp_path)
-    assert "knows no galip_nothing" in refusal("tfds:galip_nothing", tmp_path)
+    assert "has no dataset galip_nothing" in refusal("tfds:galip_nothing", tmp_path)
     assert "galip_test_texts/fish" in refusal("tfds:galip_test_texts/fish", tmp_path)
     assert "tfds:a b" in refusal("tfds:a b", tmp_path)
     assert refusal("tfds:galip_test_texts/needy", tmp_path) == (
@@ -263,14 +251,14 @@ def hub(tmp_path, monkeypatch):
 
 
 def image_folder(folder, rows):
-    """Pictures and `metadata.jsonl`, as the library's `ImageFolder` wants them."""
+    """Write images and `metadata.jsonl` for the library's `ImageFolder`."""
     folder.mkdir(parents=True)
     for row in rows:
         Image.fromarray(RED).save(folder / row["file_name"])
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
-@pytest.mark.skipif(not EMOJI.exists(), reason="needs the emoji data set")
+@pytest.mark.skipif(not EMOJI.exists(), reason="needs the emoji dataset")
 def test_hub_with_emoji(hub, tmp_path):
     folder = tmp_path / "emoji"
     lines = (EMOJI / "test" / "metadata.jsonl").read_text().splitlines()[:20]
@@ -285,7 +273,7 @@ def test_hub_with_emoji(hub, tmp_path):
         json.loads(line)["text"] for line in lines[15:]
     ]
     assert report(builder) == []
-    # The pictures are transparent: white behind, keycap 6 before.
+    # The images are transparent: the keycap 6 is on white.
     examples = tfds.as_numpy(builder.as_dataset(split="train"))
     image = next(example["image"] for example in examples if int(example["id"]) == 0)
     assert image.shape == (304, 304, 3)
@@ -302,7 +290,7 @@ def test_hub_changed_folder_is_prepared_again(hub, tmp_path):
     image_folder(tmp_path / "birds", rows)
     builder = prepare(f"hf:{tmp_path / 'birds'}", tmp_path)
     assert captions(builder) == [["another"], ["b"]]
-    assert red(builder)
+    assert is_red(builder)
 
 
 def test_hub_keys(hub, tmp_path):
@@ -314,16 +302,14 @@ def test_hub_keys(hub, tmp_path):
     line = refusal(f"hf:{tmp_path / 'a:b'}:image,name", tmp_path)
     assert "has no text name: give " in line
     assert line.endswith("where the text is one of title, text")
-    assert "has no image picture" in refusal(
-        f"hf:{tmp_path / 'a:b'}:picture,", tmp_path
-    )
+    assert "has no image photo" in refusal(f"hf:{tmp_path / 'a:b'}:photo,", tmp_path)
 
 
 def test_hub_parquet_with_gaps(hub, tmp_path):
     Image.fromarray(RED).save(tmp_path / "a.png")
-    picture = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
+    image = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
     columns = {
-        "photo": [picture, picture, picture, None, {"bytes": b"none", "path": None}],
+        "photo": [image, image, image, None, {"bytes": b"none", "path": None}],
         "sentences": [["a", "b"], [], None, ["d"], ["e"]],
         "number": [0, 1, 2, 3, 4],
     }
@@ -337,26 +323,26 @@ def test_hub_parquet_with_gaps(hub, tmp_path):
     table.to_parquet(tmp_path / "birds" / "train.parquet")
     builder = prepare(f"hf:{tmp_path / 'birds'}", data_dir=tmp_path, allow_bad=True)
     assert captions(builder) == [["a", "b"]]
-    assert red(builder)
+    assert is_red(builder)
     assert builder.info.metadata["skipped"] == {
         "blank caption": ["000000001", "000000002"],
-        "no picture": ["000000003"],
+        "no image": ["000000003"],
         "cannot be read": ["000000004"],
     }
 
 
 def test_hub_unclear_columns(hub, tmp_path):
     image_folder(tmp_path / "silent", [{"file_name": "a.png", "number": 1}])
-    assert "silent has no text in it" in refusal(f"hf:{tmp_path / 'silent'}", tmp_path)
+    assert "silent has no text" in refusal(f"hf:{tmp_path / 'silent'}", tmp_path)
     image_folder(tmp_path / "named", [{"file_name": "a.png", "title": "a"}])
     line = refusal(f"hf:{tmp_path / 'named'}", tmp_path)
-    assert "named does not tell which text to take" in line
+    assert "named has no obvious text" in line
 
 
 def test_hub_without_training_data(hub, tmp_path):
     image_folder(tmp_path / "birds" / "test", [{"file_name": "a.png", "text": "a"}])
     line = refusal(f"hf:{tmp_path / 'birds'}", tmp_path)
-    assert line.endswith("birds has no train split, but test")
+    assert line.endswith("birds has no train split, only test")
 
 
 def test_hub_runs_no_code(hub, tmp_path):
@@ -386,7 +372,7 @@ def test_hub_without_its_library(tmp_path, monkeypatch):
     )
 
 
-def test_label_tells_sources_apart():
+def test_labels_are_different_for_every_source():
     sources = ("user/birds", "user/birds:image,text", "user_birds", "b/" + "a" * 99)
     labels = [adapters.FromHub.configure("hf", source).name for source in sources]
     assert len(set(labels)) == len(sources)

@@ -1,4 +1,4 @@
-"""Cartoon birds: attributes, captions that are true and pictures that show them."""
+"""Cartoon birds: attributes, true captions, and images that show the attributes."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.backend("tensorflow")
 
 COUNT = 2000
 COLOR = rf"\b({'|'.join(COLORS)})"
-# How captions name each attribute, read without regard to how they are made.
+# How captions name each attribute, written independently of their generator.
 NAMED = {
     "body": rf"{COLOR} (?:bird|body)\b",
     "wing": rf"{COLOR} wings\b",
@@ -76,8 +76,8 @@ def test_fields_are_the_attributes():
     assert Bird._fields == tuple(ATTRIBUTES)
 
 
-def test_a_seed_stays_the_same_bird():
-    # What prepared data sets hold: a change here asks for a new version of them.
+def test_a_seed_always_gives_the_same_bird():
+    # Prepared datasets contain these: a change needs a new version of the dataset.
     assert bird(0) == Bird(
         body="brown",
         wing="yellow",
@@ -100,7 +100,7 @@ def test_same_seed_same_everything():
     assert draw(each, 7).tobytes() == draw(each, 7).tobytes()
 
 
-def test_the_seed_varies_picture_and_captions():
+def test_the_seed_varies_image_and_captions():
     each = bird(7)
     assert np.abs(pixels(each, 1) - pixels(each, 2)).mean() > 5
     assert captions(each, 1) != captions(each, 2)
@@ -135,7 +135,7 @@ def test_few_pairs_are_held_out():
         assert 0.05 <= len(set(pairs)) / len(every) <= 0.1
 
 
-def test_held_out_pairs_are_only_where_asked_for(birds):
+def test_held_out_pairs_occur_only_on_request(birds):
     assert not any(map(is_held_out, birds))
     others = [bird(seed, held_out=True) for seed in range(COUNT)]
     assert all(map(is_held_out, others))
@@ -178,12 +178,12 @@ def test_captions_are_clean_english(texts):
     for caption in {text for ten in texts for text in ten}:
         assert re.fullmatch(r"[a-z]+(,? [a-z]+)*", caption), caption
         assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", caption), caption
-        # Every colour is that of something.
+        # Every colour describes a part.
         assert not re.search(rf"{COLOR}\b(?! [a-z])", caption), caption
         assert len(caption.split()) < 40
 
 
-def test_captions_say_nothing_unread(texts):
+def test_captions_contain_only_known_words(texts):
     words = {word for ten in texts for word in re.findall("[a-z]+", " ".join(ten))}
     values = {value for values in ATTRIBUTES.values() for value in values}
     for word in words - values - SYNONYMS.keys():
@@ -208,7 +208,7 @@ def test_every_size_shows_the_same_drawing(background):
 @pytest.mark.parametrize("pose", ATTRIBUTES["pose"])
 def test_every_attribute_shows_at_64_pixels(pose, background):
     for seed in range(2):
-        # Small birds are the harder ones, and far from where a tail would move them.
+        # Small birds are harder to see, and the margin never moves them.
         each = bird(seed)._replace(size="small", pose=pose, background=background)
         for name, values in ATTRIBUTES.items():
             images = {v: pixels(each._replace(**{name: v}), seed) for v in values}
@@ -217,8 +217,8 @@ def test_every_attribute_shows_at_64_pixels(pose, background):
                 assert changed.sum() >= 20, (name, one, other)
 
 
-def test_birds_keep_off_the_border():
-    """Wings and beaks of any length end inside the picture."""
+def test_birds_stay_off_the_border():
+    """Wings and beaks of any length end inside the image."""
     for seed in range(20):
         each = Bird(
             *["black"] * 5, "long", "pointed", "long", "large", "raised", "plain"

@@ -1,16 +1,18 @@
-"""COCO 2014, from miniature zips laid out as the real ones."""
+"""COCO 2014, from miniature zips with the layout of the real ones."""
 
 import hashlib
-import io
 import json
 import os
 import time
-import zipfile
 
 import numpy as np
 import pytest
+import stored
 import tensorflow_datasets as tfds
+from archives import write_folder, write_zip
+from drawn import encoded
 from PIL import Image
+from stored import examples, skipped
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from galip_keras.datasets import coco, find, prepare, report
@@ -26,8 +28,8 @@ def file_name(folder, number):
     return f"COCO_{folder}_{number:012}.jpg"
 
 
-def sentences(number):
-    # In the order of the annotations, which is not that of the alphabet.
+def captions(number):
+    # In the order of the annotations, which is not alphabetical.
     return [
         f"{word} about {number}" for word in ("one", "two", "three", "four", "five")
     ]
@@ -35,7 +37,7 @@ def sentences(number):
 
 def annotations(folder):
     numbers = NUMBERS[folder]
-    # The captions of several pictures are mixed, as in the real file.
+    # The captions of several images are mixed, as in the real file.
     rows = [(n, k) for k in range(5) for n in reversed(numbers)]
     return {
         "info": {"year": 2014},
@@ -45,19 +47,17 @@ def annotations(folder):
             for n in numbers
         ],
         "annotations": [
-            {"id": 7 * i, "image_id": n, "caption": f"{sentences(n)[k]}\n"}
+            {"id": 7 * i, "image_id": n, "caption": f"{captions(n)[k]}\n"}
             for i, (n, k) in enumerate(rows)
         ],
     }
 
 
 def jpeg(color):
-    file = io.BytesIO()
-    Image.new("RGB", (40, 30), color).save(file, "JPEG")
-    return file.getvalue()
+    return encoded(Image.new("RGB", (40, 30), color))
 
 
-def pictures(folder):
+def images(folder):
     return {
         f"{folder}/{file_name(folder, n)}": jpeg(COLORS[n]) for n in NUMBERS[folder]
     }
@@ -75,32 +75,17 @@ def json_files(**changes):
     return files
 
 
-def write_zip(path, files):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        # As the real zips do.
-        archive.writestr(f"{next(iter(files)).split('/')[0]}/", b"")
-        for name, content in files.items():
-            archive.writestr(name, content)
-
-
-def write_folder(root, files):
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        data = content.encode() if isinstance(content, str) else content
-        (root / name).write_bytes(data)
-
-
 def zips(root, **changes):
+    root.mkdir(exist_ok=True)
     for folder in NUMBERS:
-        write_zip(root / f"{folder}.zip", pictures(folder))
+        write_zip(root / f"{folder}.zip", images(folder))
     write_zip(root / "annotations_trainval2014.zip", json_files(**changes))
     return root
 
 
 def unpacked(root, **changes):
     for folder in NUMBERS:
-        write_folder(root, pictures(folder))
+        write_folder(root, images(folder))
     write_folder(root, json_files(**changes))
     return root
 
@@ -112,23 +97,8 @@ def prepared(root, tmp_path, **options):
     return prepare(f"coco:{root}", tmp_path / "data", **options)
 
 
-def examples(builder, split):
-    return {
-        example["id"].decode(): example
-        for example in tfds.as_numpy(builder.as_dataset(split=split))
-    }
-
-
-def skipped(builder):
-    return dict(builder.info.metadata["skipped"])
-
-
 def refusal(root, tmp_path, error=ValueError):
-    with pytest.raises(error) as info:
-        prepared(root, tmp_path)
-    assert "\n" not in str(info.value)
-    assert not list(tmp_path.glob("data/coco/*/1.0.0"))
-    return str(info.value)
+    return stored.refusal(f"coco:{root}", tmp_path / "data", error)
 
 
 # Layouts
@@ -143,8 +113,8 @@ def test_coco(tmp_path, layout):
         assert found.keys() == {file_name(folder, n) for n in NUMBERS[folder]}
         for number in NUMBERS[folder]:
             example = found[file_name(folder, number)]
-            captions = [text.decode() for text in example["captions"]]
-            assert captions == sentences(number)
+            texts = [text.decode() for text in example["captions"]]
+            assert texts == captions(number)
             assert example["image"].shape == (304, 405, 3)
             color = Image.new("RGB", (1, 1), COLORS[number]).getpixel((0, 0))
             np.testing.assert_allclose(example["image"][9, 9], color, atol=3)
@@ -156,24 +126,24 @@ def test_coco(tmp_path, layout):
 def test_some_unpacked(tmp_path):
     root = zips(tmp_path / "coco")
     (root / "val2014.zip").unlink()
-    write_folder(root, pictures("val2014"))
+    write_folder(root, images("val2014"))
     builder = prepared(root, tmp_path)
     assert len(examples(builder, "validation")) == 2
 
 
 @pytest.mark.parametrize("layout", ["zips", "folders"])
-def test_order_is_that_of_the_annotations(tmp_path, layout):
+def test_order_of_the_annotations(tmp_path, layout):
     builder = find(f"coco:{WRITE[layout](tmp_path / 'coco')}", tmp_path / "data")
     splits = builder._splits(None, {})
     names = [record.name for record in splits["train"]]
     assert names == [file_name("train2014", n) for n in NUMBERS["train2014"]]
 
 
-# Single bad pictures
+# Single bad images
 
 
 @pytest.mark.parametrize("layout", ["zips", "folders"])
-def test_bad_pictures_are_skipped(tmp_path, layout):
+def test_bad_images_are_skipped(tmp_path, layout):
     data = annotations("train2014")
     for number, name in [(31, "silent.jpg"), (32, "gone.jpg"), (33, "../secret.jpg")]:
         data["images"].append({"id": number, "file_name": name})
@@ -182,24 +152,24 @@ def test_bad_pictures_are_skipped(tmp_path, layout):
     data["annotations"].append({"image_id": 25, "caption": "half a pair: \ud83d"})
     root = WRITE[layout](tmp_path / "coco", captions_train2014=data)
     (root / "secret.jpg").write_bytes(jpeg("red"))
-    bad = pictures("val2014") | {f"val2014/{file_name('val2014', 42)}": b"no picture"}
+    bad = images("val2014") | {f"val2014/{file_name('val2014', 42)}": b"no image"}
     if layout == "zips":
         write_zip(root / "val2014.zip", bad)
     else:
         write_folder(root, bad)
-    assert "--allow-bad" in refusal(root, tmp_path)
+    assert "`allow_bad`" in refusal(root, tmp_path)
     builder = prepared(root, tmp_path, allow_bad=True)
-    outside = "no picture" if layout == "zips" else "outside the folder"
+    outside = "no image" if layout == "zips" else "outside the folder"
     assert sorted(n for names in skipped(builder).values() for n in names) == sorted(
         ["silent.jpg", "gone.jpg", "../secret.jpg", file_name("val2014", 42)]
     )
     assert skipped(builder)["no caption"] == ["silent.jpg"]
     assert skipped(builder)["cannot be read"] == [file_name("val2014", 42)]
-    assert "gone.jpg" in skipped(builder)["no picture"]
+    assert "gone.jpg" in skipped(builder)["no image"]
     assert "../secret.jpg" in skipped(builder)[outside]
     found = examples(builder, "train")[file_name("train2014", 25)]["captions"]
     assert found[-1] == b"half a pair: ?"
-    assert report(builder)[0].startswith("skipped 4 pictures: ")
+    assert report(builder)[0].startswith("skipped 4 images: ")
     assert (
         "no caption\tsilent.jpg\n" in (builder.data_path / "left_out.tsv").read_text()
     )
@@ -208,8 +178,8 @@ def test_bad_pictures_are_skipped(tmp_path, layout):
 def test_a_damaged_member_is_skipped(tmp_path):
     root = zips(tmp_path / "coco")
     data = (root / "train2014.zip").read_bytes()
-    picture = jpeg("green")
-    broken = data.replace(picture, picture[:-9] + b"x" * 9)
+    image = jpeg("green")
+    broken = data.replace(image, image[:-9] + b"x" * 9)
     assert broken != data
     (root / "train2014.zip").write_bytes(broken)
     builder = prepared(root, tmp_path, allow_bad=True)
@@ -233,8 +203,8 @@ def test_no_folder(tmp_path):
     )
 
 
-def test_captions_of_ones_own(tmp_path):
-    with pytest.raises(ValueError, match="has captions of its own"):
+def test_other_captions(tmp_path):
+    with pytest.raises(ValueError, match="has its own captions"):
         prepared(zips(tmp_path / "coco"), tmp_path, captions="other.zip")
 
 
@@ -245,7 +215,8 @@ def test_truncated_zip(tmp_path, name):
     root = zips(tmp_path / "coco")
     os.truncate(root / name, (root / name).stat().st_size * 2 // 3)
     line = refusal(root, tmp_path)
-    assert line == f"{root / name} is no zip archive or one cut short: fetch it again"
+    expected = f"{root / name} is not a zip archive, or is truncated: fetch it again"
+    assert line == expected
 
 
 @pytest.mark.parametrize("layout", ["zips", "folders"])
@@ -264,9 +235,9 @@ def test_truncated_zip(tmp_path, name):
         ({"images": [], "annotations": [{"image_id": 1}]}, "no usable caption"),
         (
             {"images": [], "annotations": [{"image_id": 1, "caption": "a"}]},
-            "a caption is about 1, not in its images",
+            "a caption is about 1, an unknown image",
         ),
-        ({"images": [], "annotations": []}, "nothing usable for validation"),
+        ({"images": [], "annotations": []}, "no usable images for validation"),
     ],
 )
 def test_broken_annotations(tmp_path, layout, content, message):
@@ -276,7 +247,7 @@ def test_broken_annotations(tmp_path, layout, content, message):
     assert message in line
 
 
-# Which records are whose
+# Which records belong to which archives
 
 
 def name(root, tmp_path):
@@ -365,7 +336,7 @@ def test_no_network(tmp_path, monkeypatch, capfd):
     line = str(info.value)
     for part in ("train2014", "val2014", "annotations_trainval2014"):
         assert f"{base}/{part}.zip" in line
-    assert line.endswith("hand in with --dataset coco:PATH")
+    assert line.endswith("give coco:PATH as `dataset`")
     assert "\n" not in line
     assert capfd.readouterr().out == ""
 

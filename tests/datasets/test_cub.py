@@ -1,18 +1,20 @@
-"""CUB-200-2011 and its captions, from miniature archives laid out as the real ones."""
+"""CUB-200-2011 and its captions, from miniature archives with the real layout."""
 
 import hashlib
-import io
 import os
 import pickle
 import tarfile
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import stored
 import tensorflow_datasets as tfds
+from archives import write_folder, write_tar, write_zip, zip_bytes
+from drawn import decoded, encoded, noise
 from PIL import Image
+from stored import skipped
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from galip_keras.datasets import captions as caption_files
@@ -21,8 +23,7 @@ from galip_keras.datasets import cub, find, prepare, report
 # Preparing records has nothing to do with the backend: once is enough.
 pytestmark = pytest.mark.backend("tensorflow")
 
-# In the official order, which is not that of the numbers. Classes 1 and 4 are for
-# testing.
+# In the official order, not in that of the numbers. Classes 1 and 4 are for testing.
 IMAGES = {
     3: "002.Laysan_Albatross/Laysan_Albatross_0003_1033.jpg",
     1: "001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg",
@@ -58,17 +59,10 @@ LABELS = """\
 """
 
 
-def noise(number, size=(60, 48)):
-    rng = np.random.default_rng(number)
-    # Large spots, which a JPEG keeps.
-    small = rng.integers(0, 256, (size[1] // 12, size[0] // 12, 3), "uint8")
-    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
-
-
-def jpeg(image):
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=95)
-    return file.getvalue()
+def spots(seed, size=(60, 48)):
+    """An image of large spots, which survive JPEG compression."""
+    small = noise((size[0] // 12, size[1] // 12), seed)
+    return small.resize(size, Image.Resampling.BICUBIC)
 
 
 def cub_files():
@@ -88,33 +82,8 @@ def cub_files():
         f"{root}/images.txt": "".join(f"{n} {name}\n" for n, name in IMAGES.items()),
     }
     for number, name in IMAGES.items():
-        files[f"{root}/images/{name}"] = jpeg(noise(number))
+        files[f"{root}/images/{name}"] = encoded(spots(number))
     return files
-
-
-def write_tar(path, files, mode="w:gz"):
-    with tarfile.open(path, mode) as archive:
-        for name, content in files.items():
-            data = content.encode() if isinstance(content, str) else content
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def write_zip(path, files):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-def write_folder(path, files):
-    for name, content in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        data = content.encode() if isinstance(content, str) else content
-        (path / name).write_bytes(data)
-    return path
 
 
 WRITE = {
@@ -132,14 +101,8 @@ def text_files(prefix="text/"):
     return {f"{prefix}{stem}.txt": "\n".join(lines(stem)) + "\n" for stem in STEMS}
 
 
-def zipped(files):
-    file = io.BytesIO()
-    write_zip(file, files)
-    return file.getvalue()
-
-
 def tgz(tmp_path, **changes):
-    """The archive, some members of which are others or, where None, are not there."""
+    """Write the archive with other content for some members; None leaves one out."""
     files = cub_files()
     for name, content in changes.items():
         name = next(n for n in files if n.endswith(name.replace("__", ".")))
@@ -154,28 +117,13 @@ def prepared(path, tmp_path, captions=None, allow_bad=False):
     builder = prepare(
         f"cub:{path}", tmp_path / "data", captions=captions, allow_bad=allow_bad
     )
-    # Nothing that was unpacked stays.
+    # No unpacked file stays.
     assert list((tmp_path / "data" / "downloads" / "extracted").iterdir()) == []
     return builder
 
 
-def texts(builder, split):
-    return {
-        example["id"].decode(): [text.decode() for text in example["captions"]]
-        for example in tfds.as_numpy(builder.as_dataset(split=split))
-    }
-
-
-def skipped(builder):
-    return dict(builder.info.metadata["skipped"])
-
-
 def refusal(path, tmp_path, captions=None, error=ValueError):
-    with pytest.raises(error) as info:
-        prepared(path, tmp_path, captions)
-    assert "\n" not in str(info.value)
-    assert not list(tmp_path.glob("data/cub/*/1.0.0"))
-    return str(info.value)
+    return stored.refusal(f"cub:{path}", tmp_path / "data", error, captions=captions)
 
 
 # The archive
@@ -184,19 +132,19 @@ def refusal(path, tmp_path, captions=None, error=ValueError):
 def test_archive(tmp_path):
     builder = prepared(tgz(tmp_path), tmp_path)
     assert set(builder.info.splits) == {"train", "test"}
-    assert texts(builder, "train").keys() == set(TRAIN)
-    assert texts(builder, "test").keys() == set(TEST)
+    assert stored.captions(builder, "train").keys() == set(TRAIN)
+    assert stored.captions(builder, "test").keys() == set(TEST)
     assert report(builder) == [cub.NOTE]
     assert (builder.data_path / "left_out.tsv").read_text() == ""
-    assert "150 kinds" in builder.info.description
+    assert "150 species" in builder.info.description
 
 
 @pytest.mark.parametrize("below", ["", "CUB_200_2011"])
 def test_folder(tmp_path, below):
     folder = write_folder(tmp_path / "cub", cub_files())
     builder = prepared(folder / below, tmp_path)
-    assert texts(builder, "train").keys() == set(TRAIN)
-    assert texts(builder, "test")[IMAGES[1]][1].endswith(
+    assert stored.captions(builder, "train").keys() == set(TRAIN)
+    assert stored.captions(builder, "test")[IMAGES[1]][1].endswith(
         "with brown wings and a hooked beak"
     )
 
@@ -206,7 +154,7 @@ def test_attributes_inside_the_folder(tmp_path):
     files["CUB_200_2011/attributes/attributes.txt"] = files.pop("attributes.txt")
     path = write_tar(tmp_path / "CUB_200_2011.tgz", files)
     builder = prepared(path, tmp_path)
-    assert "brown wings" in texts(builder, "test")[IMAGES[1]][1]
+    assert "brown wings" in stored.captions(builder, "test")[IMAGES[1]][1]
 
 
 def test_test_classes():
@@ -230,18 +178,17 @@ def test_official_order(tmp_path):
     ids=["inside", "over the right and lower edge", "over the left and upper edge"],
 )
 def test_crop_to_the_box(tmp_path, box):
-    image = noise(0, (144, 120))
+    image = spots(0, (144, 120))
     boxes = dict.fromkeys(IMAGES, "1 1 40 40") | {3: " ".join(map(str, box))}
     path = tgz(
         tmp_path,
         bounding_boxes__txt="".join(f"{n} {text}\n" for n, text in boxes.items()),
-        Laysan_Albatross_0003_1033__jpg=jpeg(image),
+        Laysan_Albatross_0003_1033__jpg=encoded(image),
     )
-    records = tfds.as_numpy(prepared(path, tmp_path).as_dataset(split="train"))
-    (found,) = (r["image"] for r in records if r["id"].decode() == IMAGES[3])
+    found = stored.examples(prepared(path, tmp_path))[IMAGES[3]]["image"]
 
     x, y, width, height = box
-    pixels = np.asarray(Image.open(io.BytesIO(jpeg(image))))
+    pixels = decoded(encoded(image))
     reach = int(0.75 * max(width, height))
     center_x, center_y = int(x + width / 2), int(y + height / 2)
     rows = slice(max(0, center_y - reach), center_y + reach)
@@ -259,10 +206,10 @@ def test_crop_to_the_box(tmp_path, box):
 
 def test_captions_from_attributes(tmp_path):
     builder = prepared(tgz(tmp_path), tmp_path)
-    train = texts(builder, "train")
-    # Nothing but its name is known of this one.
+    train = stored.captions(builder, "train")
+    # Only the name of this bird is known.
     assert train[IMAGES[3]] == ["a Laysan Albatross"]
-    # This one's first line has two columns too many.
+    # The first line about this bird has two extra columns.
     assert train[IMAGES[2]] == [
         "a Laysan Albatross",
         "a small olive bird",
@@ -270,8 +217,8 @@ def test_captions_from_attributes(tmp_path):
         "this small olive bird has an orange belly",
         "a small olive bird with brown and black wings and an orange belly",
     ]
-    # Wings are certainly brown; black was a guess, the curved beak is not there.
-    assert texts(builder, "test")[IMAGES[1]] == [
+    # The annotators were sure of brown wings, guessed black and saw no curved beak.
+    assert stored.captions(builder, "test")[IMAGES[1]] == [
         "a Black footed Albatross",
         "a Black footed Albatross with brown wings and a hooked beak",
         "this bird has a hooked beak",
@@ -279,18 +226,18 @@ def test_captions_from_attributes(tmp_path):
     ]
 
 
-def test_note_says_whose_captions_these_are(tmp_path):
+def test_note_says_where_captions_come_from(tmp_path):
     builder = prepared(tgz(tmp_path), tmp_path)
     note = builder.info.metadata["note"]
     assert "not those of the paper" in note
     assert "Reed et al." in note
-    assert "--captions" in note
+    assert "`captions`" in note
     assert "\n" not in note
 
 
-def test_without_attributes_the_name_is_left(tmp_path):
+def test_without_attributes_only_the_name_remains(tmp_path):
     builder = prepared(tgz(tmp_path, image_attribute_labels__txt=None), tmp_path)
-    assert texts(builder, "test")[IMAGES[4]] == ["a Groove billed Ani"]
+    assert stored.captions(builder, "test")[IMAGES[4]] == ["a Groove billed Ani"]
 
 
 def test_describe():
@@ -321,14 +268,14 @@ def test_captions_of_text_files(tmp_path, kind, prefix):
     files = {**text_files(prefix), f"{prefix}001.Black_footed_Albatross.h5": b"\0"}
     path = WRITE[kind](tmp_path, files)
     builder = prepared(tgz(tmp_path), tmp_path, path)
-    found = {**texts(builder, "train"), **texts(builder, "test")}
+    found = {**stored.captions(builder, "train"), **stored.captions(builder, "test")}
     assert found == {f"{stem}.jpg": lines(stem) for stem in STEMS}
-    assert texts(builder, "test").keys() == set(TEST)
+    assert stored.captions(builder, "test").keys() == set(TEST)
     assert builder.info.metadata["note"] == ""
     assert report(builder) == []
 
 
-# Unlike the official split: one picture of each class is for training.
+# Unlike the official split, these lists divide a class.
 LISTED = {"train": [STEMS[0], STEMS[1], STEMS[3]], "test": [STEMS[2], STEMS[4]]}
 
 
@@ -342,19 +289,19 @@ def test_birds_metadata(tmp_path, kind, protocol, nested):
     }
     files["birds/train/char-CNN-RNN-embeddings.pickle"] = malicious(tmp_path / "no")
     files |= (
-        {"birds/text.zip": zipped(text_files())}
+        {"birds/text.zip": zip_bytes(text_files())}
         if nested
         else text_files("birds/text/")
     )
     builder = prepared(tgz(tmp_path), tmp_path, WRITE[kind](tmp_path, files))
     for split, stems in LISTED.items():
         expected = {f"{stem}.jpg": lines(stem) for stem in stems}
-        assert texts(builder, split) == expected
+        assert stored.captions(builder, split) == expected
     assert report(builder) == []
 
 
 def test_python_2_pickle():
-    # As Python 2 writes lists of its two kinds of strings.
+    # As Python 2 writes lists of its two types of strings.
     data = b"(lp0\nS'001.A/A_1'\np1\naV001.A/A_2\np2\na."
     assert caption_files.list_of_strings(data, "x") == ["001.A/A_1", "001.A/A_2"]
     data = b"\x80\x02]q\x00(U\x09001.A/A_1q\x01X\x09\x00\x00\x00001.A/A_2q\x02e."
@@ -369,9 +316,9 @@ def test_lists_of_classes(tmp_path):
     }
     path = write_zip(tmp_path / "captions.zip", files)
     builder = prepared(tgz(tmp_path), tmp_path, path, allow_bad=True)
-    assert texts(builder, "train").keys() == {IMAGES[1], IMAGES[4]}
-    assert texts(builder, "test").keys() == {IMAGES[2], IMAGES[3]}
-    assert skipped(builder) == {"neither for training nor for testing": [IMAGES[5]]}
+    assert stored.captions(builder, "train").keys() == {IMAGES[1], IMAGES[4]}
+    assert stored.captions(builder, "test").keys() == {IMAGES[2], IMAGES[3]}
+    assert skipped(builder) == {"in no split": [IMAGES[5]]}
 
 
 class Malice:
@@ -393,7 +340,7 @@ def test_malicious_pickle_runs_nothing(tmp_path, protocol):
     path = write_zip(tmp_path / "birds.zip", files)
     line = refusal(tgz(tmp_path), tmp_path, path)
     assert line.startswith(
-        f"{path}: birds/train/filenames.pickle is no pickle of a list"
+        f"{path}: birds/train/filenames.pickle is not a pickle of a list"
     )
     assert not (tmp_path / "ran").exists()
 
@@ -411,39 +358,39 @@ def test_malicious_pickle_runs_nothing(tmp_path, protocol):
     ],
 )
 def test_other_pickles(data):
-    with pytest.raises(ValueError, match="x is no pickle of a list of strings"):
+    with pytest.raises(ValueError, match="x is not a pickle of a list of strings"):
         caption_files.list_of_strings(data, "x")
 
 
-def test_pictures_without_captions_are_skipped(tmp_path):
+def test_images_without_captions_are_skipped(tmp_path):
     files = text_files()
     del files[f"text/{STEMS[0]}.txt"]
     files[f"text/{STEMS[2]}.txt"] = " \n\n"
     files[f"text/{STEMS[3]}.txt"] = "ein Vögelchen".encode("latin-1")
     files[f"text/{STEMS[4]}.txt"] = "\ufeffa bird\ufffd\ufffds beak \r\n\nsmall\n"
     path = write_folder(tmp_path / "captions", files)
-    assert "2 of 3 pictures in" in refusal(tgz(tmp_path), tmp_path, path)
+    assert "2 of 3 images in" in refusal(tgz(tmp_path), tmp_path, path)
     builder = prepared(tgz(tmp_path), tmp_path, path, allow_bad=True)
-    assert texts(builder, "train") == {IMAGES[5]: ["a bird s beak", "small"]}
+    assert stored.captions(builder, "train") == {IMAGES[5]: ["a bird s beak", "small"]}
     assert skipped(builder) == {
         "no caption": [IMAGES[3]],
         "blank caption": [IMAGES[2]],
         "caption is not UTF-8": [IMAGES[4]],
     }
     (line,) = report(builder)
-    assert line.startswith("skipped 3 pictures: ")
+    assert line.startswith("skipped 3 images: ")
     written = (builder.data_path / "left_out.tsv").read_text()
     assert f"no caption\t{IMAGES[3]}\n" in written
 
 
-def test_listed_pictures_that_are_not_there(tmp_path):
+def test_listed_images_that_are_not_there(tmp_path):
     files = text_files() | {
         f"birds/{split}/filenames.pickle": pickle.dumps([*stems, f"9.X/{split}"], 2)
         for split, stems in LISTED.items()
     }
     path = write_zip(tmp_path / "birds.zip", files)
     builder = prepared(tgz(tmp_path), tmp_path, path, allow_bad=True)
-    assert skipped(builder) == {"no picture": ["9.X/train", "9.X/test"]}
+    assert skipped(builder) == {"no image": ["9.X/train", "9.X/test"]}
 
 
 def test_captions_that_cannot_be_used(tmp_path):
@@ -453,22 +400,22 @@ def test_captions_that_cannot_be_used(tmp_path):
     empty = write_zip(tmp_path / "empty.zip", {"readme.txt": "hello"})
     assert f"{empty} has no captions" in refusal(path, tmp_path, empty)
     (tmp_path / "text.zip").write_text("no archive")
-    assert "text.zip is no zip or tar arch" in refusal(
+    assert "text.zip is not a zip or tar" in refusal(
         path, tmp_path, tmp_path / "text.zip"
     )
     cut = write_tar(tmp_path / "cut.tgz", text_files())
     os.truncate(cut, cut.stat().st_size // 2)
-    assert f"{cut} is damaged or cut short" in refusal(path, tmp_path, cut)
+    assert f"{cut} is damaged or truncated" in refusal(path, tmp_path, cut)
     nested = write_zip(tmp_path / "nested.zip", {"birds/text.zip": b"PK no zip"})
-    assert f"{nested} is damaged or cut short" in refusal(path, tmp_path, nested)
+    assert f"{nested} is damaged or truncated" in refusal(path, tmp_path, nested)
     one = text_files() | {"train/filenames.pickle": pickle.dumps(STEMS, 2)}
     one = write_zip(tmp_path / "one.zip", one)
-    assert "with nothing for testing" in refusal(path, tmp_path, one)
+    assert "has no filenames.pickle for testing" in refusal(path, tmp_path, one)
     both = text_files() | {
         f"{split}/filenames.pickle": pickle.dumps(STEMS[:1], 2) for split in LISTED
     }
     both = write_zip(tmp_path / "both.zip", both)
-    assert f"lists {STEMS[0]} for training and for" in refusal(path, tmp_path, both)
+    assert f"lists {STEMS[0]} for both training and" in refusal(path, tmp_path, both)
 
 
 # Archives that cannot be used
@@ -481,7 +428,7 @@ def test_no_archive(tmp_path):
     path.write_bytes(b"\x1f\x8b no archive")
     assert f"{path} is " in refusal(path, tmp_path)
     path.write_bytes(b"no archive")
-    assert f"{path} is no zip or tar archive" in refusal(path, tmp_path)
+    assert f"{path} is not a zip or tar archive" in refusal(path, tmp_path)
     write_tar(path, {"other/a.txt": "a"})
     assert f"{path} has no images.txt" in refusal(path, tmp_path, error=OSError)
     folder = tmp_path / "folder"
@@ -494,7 +441,7 @@ def test_truncated_archive(tmp_path, share):
     path = tgz(tmp_path)
     os.truncate(path, int(share * path.stat().st_size))
     line = refusal(path, tmp_path)
-    assert line == f"{path} is damaged or cut short: fetch it again"
+    assert line == f"{path} is damaged or truncated: fetch it again"
     assert list((tmp_path / "data" / "downloads" / "extracted").iterdir()) == []
 
 
@@ -508,17 +455,33 @@ def test_missing_tables(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("images__txt", "1 001.A/a.jpg\n2\n", "images.txt, line 2 is not of 2 columns"),
-        ("images__txt", "\n1 ../a.jpg\n", "images.txt, line 2 is no number and CLASS"),
-        ("images__txt", "1 /etc/passwd.jpg\n", "images.txt, line 1 is no number and C"),
-        ("images__txt", "1 1.A/a.jpg\n1 1.A/b.jpg\n", "images.txt, line 2 was there"),
+        (
+            "images__txt",
+            "1 001.A/a.jpg\n2\n",
+            "line 2 does not have 2 columns",
+        ),
+        (
+            "images__txt",
+            "\n1 ../a.jpg\n",
+            "images.txt, line 2 is not a number",
+        ),
+        (
+            "images__txt",
+            "1 /etc/passwd.jpg\n",
+            "images.txt, line 1 is not a number",
+        ),
+        ("images__txt", "1 1.A/a.jpg\n1 1.A/b.jpg\n", "images.txt, line 2 repeats"),
         ("images__txt", b"1 1.A/\xe5.jpg\n", "images.txt is not UTF-8"),
-        ("images__txt", "", "has no pictures for training"),
-        ("bounding_boxes__txt", "1 2 3 4\n", "line 1 is not of 5 columns"),
-        ("bounding_boxes__txt", "1 2 3 4 x\n", "line 1 is not of five numbers"),
-        ("bounding_boxes__txt", "1 2 3 4 nan\n", "line 1 is not of five numbers"),
-        ("attribute_labels__txt", "1 1 1\n", "labels.txt, line 1 is not of 4 col"),
-        ("attributes__txt", "1 blue\n", "attributes.txt, line 1 is no number and has_"),
+        ("images__txt", "", "has no images for training"),
+        ("bounding_boxes__txt", "1 2 3 4\n", "line 1 does not have 5 columns"),
+        ("bounding_boxes__txt", "1 2 3 4 x\n", "line 1 is not five numbers"),
+        ("bounding_boxes__txt", "1 2 3 4 nan\n", "line 1 is not five numbers"),
+        ("attribute_labels__txt", "1 1 1\n", "labels.txt, line 1 does not have 4 col"),
+        (
+            "attributes__txt",
+            "1 blue\n",
+            "attributes.txt, line 1 is not a number",
+        ),
     ],
 )
 def test_malformed_tables(tmp_path, name, content, message):
@@ -528,20 +491,20 @@ def test_malformed_tables(tmp_path, name, content, message):
     assert message in line
 
 
-def test_bad_pictures_are_skipped(tmp_path):
+def test_bad_images_are_skipped(tmp_path):
     boxes = "".join(f"{number} 10 5 30 20\n" for number in IMAGES if number != 2)
     path = tgz(
         tmp_path,
         bounding_boxes__txt=boxes,
-        Laysan_Albatross_0003_1033__jpg=b"no picture",
+        Laysan_Albatross_0003_1033__jpg=b"no image",
         Groove_Billed_Ani_0068_1538__jpg=None,
     )
-    assert "2 of 3 pictures in" in refusal(path, tmp_path)
+    assert "2 of 3 images in" in refusal(path, tmp_path)
     builder = prepared(path, tmp_path, allow_bad=True)
     assert skipped(builder) == {
         "cannot be read": [IMAGES[3]],
         "no box": [IMAGES[2]],
-        "no picture": [IMAGES[4]],
+        "no image": [IMAGES[4]],
     }
 
 
@@ -567,7 +530,7 @@ def test_nothing_is_written_outside(tmp_path):
     assert [p for p in tmp_path.rglob("*") if "evil" in p.name] == []
 
 
-# Which records are whose
+# Which records belong to which archives
 
 
 def name(path, tmp_path, **options):
@@ -582,7 +545,7 @@ def test_the_official_archive_needs_no_network_later(tmp_path, monkeypatch):
     path.unlink()
     again = prepare("cub", tmp_path / "data")
     assert again.data_path == first.data_path
-    assert texts(again, "train").keys() == set(TRAIN)
+    assert stored.captions(again, "train").keys() == set(TRAIN)
 
 
 def test_the_real_size_is_official(tmp_path):
@@ -616,7 +579,7 @@ def test_other_content_has_other_records(tmp_path):
 def test_records_are_made_once(tmp_path):
     path = tgz(tmp_path)
     first = prepared(path, tmp_path)
-    # Preparing again would make new files, which get other numbers.
+    # Preparing again would write new files, with other inodes.
     files = [Path(file) for file in first.data_path.iterdir()]
     before = [file.stat().st_ino for file in files]
     prepared(path, tmp_path)
@@ -636,12 +599,12 @@ def test_download(tmp_path, server, monkeypatch):
     path = tgz(tmp_path / "served")
     published(monkeypatch, f"{server}/CUB_200_2011.tgz", path.read_bytes())
     builder = prepare("cub", tmp_path / "data")
-    assert texts(builder, "train").keys() == set(TRAIN)
-    # The captions are others, the download is not.
+    assert stored.captions(builder, "train").keys() == set(TRAIN)
+    # Other captions need no other download.
     path.unlink()
     text = write_zip(tmp_path / "text.zip", text_files())
     builder = prepare("cub", tmp_path / "data", captions=text)
-    assert texts(builder, "train")[IMAGES[3]] == lines(STEMS[0])
+    assert stored.captions(builder, "train")[IMAGES[3]] == lines(STEMS[0])
 
 
 def test_wrong_checksum(tmp_path, server, monkeypatch):
@@ -653,9 +616,9 @@ def test_wrong_checksum(tmp_path, server, monkeypatch):
     assert "\n" not in str(info.value)
 
 
-def test_nothing_there_any_more(tmp_path, server, monkeypatch):
+def test_a_download_that_no_longer_exists(tmp_path, server, monkeypatch):
     published(monkeypatch, f"{server}/CUB_200_2011.tgz", b"")
-    with pytest.raises(OSError, match=r"HTTP code: 404.*--dataset cub:PATH") as info:
+    with pytest.raises(OSError, match=r"HTTP code: 404.*cub:PATH as `dataset`") as info:
         prepare("cub", tmp_path / "data")
     assert "\n" not in str(info.value)
 
@@ -669,7 +632,7 @@ def test_no_network(tmp_path, monkeypatch, capfd):
         prepare("cub", tmp_path / "data")
     assert time.monotonic() - begin < 20
     assert str(info.value).startswith(f"cannot fetch {url}")
-    assert str(info.value).endswith("hand in with --dataset cub:PATH")
+    assert str(info.value).endswith("give cub:PATH as `dataset`")
     assert "\n" not in str(info.value)
     assert capfd.readouterr().out == ""
 

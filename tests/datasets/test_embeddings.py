@@ -1,4 +1,4 @@
-"""Sentence embeddings are computed once, are the model's own, and are never stale."""
+"""Text embeddings are computed once, equal the model's own, and are never stale."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def builder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("three")
     rows = []
     for number, captions in enumerate(CAPTIONS):
-        # The picture tells which captions are its own.
+        # The grey level identifies the captions of the image.
         Image.new("RGB", (20, 20), (80 * number,) * 3).save(folder / f"{number}.png")
         rows.append({"file_name": f"{number}.png", "text": captions})
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -49,7 +49,7 @@ def expected(model, captions):
     return np.asarray(model.backbone.clip.embed_text(token_ids))
 
 
-def test_embeddings_are_those_of_the_model(builder, model, cached):
+def test_embeddings_equal_those_of_the_model(builder, model, cached):
     files = cached()
     stored = pipeline.records(builder, pipeline.shards(builder, "train"), files)
     rows = list(stored.as_numpy_iterator())
@@ -68,7 +68,7 @@ def test_embeddings_are_those_of_the_model(builder, model, cached):
 def test_many_captions_take_several_batches(builder, model, cached, monkeypatch):
     whole = cached()
     first = list(pipeline.records(builder, pipeline.shards(builder, "train"), whole))
-    monkeypatch.setattr(embeddings, "_BATCH", 2)
+    monkeypatch.setattr(embeddings, "_BATCH_SIZE", 2)
     for file in whole:
         os.remove(file)
     again = pipeline.records(builder, pipeline.shards(builder, "train"), cached())
@@ -76,9 +76,7 @@ def test_many_captions_take_several_batches(builder, model, cached, monkeypatch)
         np.testing.assert_allclose(a["embeddings"], b["embeddings"], atol=2e-3)
 
 
-def test_batches_hold_an_embedding_of_the_picture_s_own_captions(
-    builder, model, cached
-):
+def test_batches_have_embeddings_of_the_image_s_own_captions(builder, model, cached):
     (batch,) = pipeline.training_batches(
         builder, None, crop_size=16, batch_size=64, embeddings=cached()
     ).take(1)
@@ -97,14 +95,14 @@ def test_computed_once(cached):
     assert states(cached()) == states(cached())
 
 
-def test_a_file_that_is_cut_short_is_made_anew(cached):
+def test_a_truncated_file_is_written_again(cached):
     files = cached()
     whole = Path(files[0]).read_bytes()
     Path(files[0]).write_bytes(whole[:-1])
     assert Path(cached()[0]).read_bytes() == whole
 
 
-def test_an_index_that_is_damaged_is_made_anew(cached):
+def test_a_damaged_index_is_written_again(cached):
     index = Path(cached()[0]).with_name("index.json")
     whole = index.read_text()
     for damage in ("", "{}", whole[:-2]):
@@ -119,7 +117,7 @@ def test_other_records_make_it_stale(builder, cached):
     assert states(cached()) != before
 
 
-def test_other_weights_have_a_cache_of_their_own(builder, model, cached):
+def test_other_weights_have_their_own_cache(builder, model, cached):
     files = cached()
     variable = model.backbone.clip.text_variables[-1]
     value = np.asarray(variable)
@@ -131,7 +129,7 @@ def test_other_weights_have_a_cache_of_their_own(builder, model, cached):
     assert cached() == files
 
 
-def test_nothing_half_written_stays(builder, model, monkeypatch):
+def test_no_partial_cache_stays(builder, model, monkeypatch):
     def fail(*args):
         raise OSError(28, "No space left on device")
 

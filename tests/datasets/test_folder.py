@@ -1,4 +1,4 @@
-"""A folder, in any layout and any state, becomes records or one clear line."""
+"""A folder, in any layout and state, becomes records or a clear error of one line."""
 
 import json
 import os
@@ -12,7 +12,9 @@ from pathlib import Path
 import child
 import numpy as np
 import pytest
+import stored
 import tensorflow_datasets as tfds
+from drawn import noise
 from PIL import Image
 from stored import captions, skipped
 
@@ -27,17 +29,17 @@ pytestmark = pytest.mark.backend("tensorflow")
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "pictures").mkdir()
-    return tmp_path / "pictures"
+    (tmp_path / "images").mkdir()
+    return tmp_path / "images"
 
 
-def picture(path, size=(24, 20), color="red"):
+def write_image(path, size=(24, 20), color="red"):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(path)
 
 
 def pair(path, caption="a bird", **kwargs):
-    picture(path, **kwargs)
+    write_image(path, **kwargs)
     path.with_suffix(".txt").write_text(caption, encoding="utf-8")
 
 
@@ -52,10 +54,9 @@ def prepared(folder):
 
 
 def refusal(folder, error=ValueError):
-    with pytest.raises(error) as info:
-        prepared(folder)
-    assert "\n" not in str(info.value)
-    return str(info.value)
+    return stored.refusal(
+        f"folder:{folder}", folder.parent / "records", error, allow_bad=True
+    )
 
 
 def test_example(folder):
@@ -71,8 +72,8 @@ def test_example(folder):
 
 
 def test_jsonl(folder):
-    picture(folder / "a.png")
-    picture(folder / "deep" / "b.JPG")
+    write_image(folder / "a.png")
+    write_image(folder / "deep" / "b.JPG")
     jsonl(
         folder / "metadata.jsonl",
         {"file_name": "a.png", "text": "a bird", "other": 1},
@@ -87,9 +88,9 @@ def test_jsonl(folder):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_csv_where_several_rows_are_several_captions(folder, encoding):
-    picture(folder / "a.png")
-    picture(folder / "b.png")
+def test_csv_rows_about_one_file_are_several_captions(folder, encoding):
+    write_image(folder / "a.png")
+    write_image(folder / "b.png")
     (folder / "metadata.csv").write_text(
         'file_name,text\na.png,"a bird, sitting"\nb.png,a fish\na.png,ein Vögelchen\n',
         encoding=encoding,
@@ -102,7 +103,7 @@ def test_csv_where_several_rows_are_several_captions(folder, encoding):
 
 @pytest.mark.parametrize("column", ["text", "caption", "captions"])
 def test_names_of_the_caption_column(folder, column):
-    picture(folder / "a.png")
+    write_image(folder / "a.png")
     jsonl(folder / "metadata.jsonl", {"file_name": "a.png", column: "a bird"})
     assert captions(prepared(folder)) == {"a.png": ["a bird"]}
     (folder / "metadata.jsonl").unlink()
@@ -143,21 +144,21 @@ def test_names_that_are_not_utf_8(folder):
         pair(folder / name)
     except OSError:
         pytest.skip("this file system has UTF-8 names only")
-    picture(folder / f"x\n{name}")
+    write_image(folder / f"x\n{name}")
     builder = prepared(folder)
     (example,) = tfds.as_numpy(builder.as_dataset(split="train"))
     assert example["id"] == b"bl\xe5.png"
-    assert report(builder) == ["skipped 1 picture: no caption: x?bl?.png"]
+    assert report(builder) == ["skipped 1 image: no caption: x?bl?.png"]
 
 
 @pytest.mark.parametrize("validation", ["validation", "valid", "val", "Validation"])
 def test_splits_each_in_its_layout(folder, validation):
     pair(folder / "train" / "a.png")
-    picture(folder / "test" / "b.png")
+    write_image(folder / "test" / "b.png")
     jsonl(folder / "test" / "metadata.jsonl", {"file_name": "b.png", "text": "b"})
-    picture(folder / validation / "c" / "c.png")
+    write_image(folder / validation / "c" / "c.png")
     (folder / validation / "metadata.csv").write_text("file_name,text\nc/c.png,c")
-    picture(folder / "stray.png")
+    write_image(folder / "stray.png")
     builder = prepared(folder)
     assert set(builder.info.splits) == {"train", "test", "validation"}
     assert captions(builder, "train").keys() == {"train/a.png"}
@@ -166,20 +167,19 @@ def test_splits_each_in_its_layout(folder, validation):
     assert skipped(builder) == {"outside the split folders": ["stray.png"]}
 
 
-# Single bad pictures
+# Single bad images
 
 
-def test_bad_pictures_are_skipped_and_reported(folder):
-    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), "uint8")
+def test_bad_images_are_skipped_and_reported(folder):
     pair(folder / "good.png")
     pair(folder / "truncated.jpg")
-    Image.fromarray(noise).save(folder / "truncated.jpg")
+    noise((60, 40)).save(folder / "truncated.jpg")
     os.truncate(folder / "truncated.jpg", 2000)
     pair(folder / "text.png")
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     pair(folder / "dot.png", size=(1, 1))
     pair(folder / "line.png", size=(20000, 20))
-    picture(folder / "silent.png")
+    write_image(folder / "silent.png")
     (folder / "orphan.txt").write_text("a caption")
     pair(folder / "blank.png", " \n\n\t")
     pair(folder / "latin.png")
@@ -191,21 +191,21 @@ def test_bad_pictures_are_skipped_and_reported(folder):
         "shorter side under 16 pixels": ["dot.png"],
         "longer than 8:1": ["line.png"],
         "no caption": ["silent.png"],
-        "no picture": ["orphan.txt"],
+        "no image": ["orphan.txt"],
         "blank caption": ["blank.png"],
         "caption is not UTF-8": ["latin.png"],
     }
     (line,) = report(builder)
-    assert line.startswith("skipped 8 pictures: ")
+    assert line.startswith("skipped 8 images: ")
     assert line.endswith("; cannot be read: text.png, truncated.jpg")
 
 
 def test_bad_rows_are_skipped_and_reported(folder, tmp_path):
-    picture(tmp_path / "outside.png")
-    picture(folder / "good.png")
-    picture(folder / "null.png")
-    picture(folder / "silent.png")
-    picture(folder / "empty.png")
+    write_image(tmp_path / "outside.png")
+    write_image(folder / "good.png")
+    write_image(folder / "null.png")
+    write_image(folder / "silent.png")
+    write_image(folder / "empty.png")
     jsonl(
         folder / "metadata.jsonl",
         {"file_name": "good.png", "text": "half a pair: \ud83d"},
@@ -222,7 +222,7 @@ def test_bad_rows_are_skipped_and_reported(folder, tmp_path):
         "outside the folder": ["../outside.png", str(tmp_path / "outside.png")],
         "blank caption": ["empty.png", "null.png"],
         "no caption": ["silent.png"],
-        "no picture": ["missing.png", "nul\0.png"],
+        "no image": ["missing.png", "nul\0.png"],
     }
 
 
@@ -232,16 +232,16 @@ def test_long_captions_are_kept_and_reported(folder):
     builder = prepared(folder)
     assert len(captions(builder)["b.png"][0]) == 1001
     (line,) = report(builder)
-    assert line.startswith("1 picture with a caption over 1000 characters")
+    assert line.startswith("1 image with a caption over 1000 characters")
     assert line.endswith("only the first 77 tokens are read: b.png")
 
 
 def test_report_shows_ten_names_and_is_kept(folder):
     pair(folder / "good.png")
     for number in range(13):
-        picture(folder / f"{number:02}.png")
+        write_image(folder / f"{number:02}.png")
     names = ", ".join(f"{number:02}.png" for number in range(10))
-    expected = [f"skipped 13 pictures: no caption: {names} and 3 more"]
+    expected = [f"skipped 13 images: no caption: {names} and 3 more"]
     assert report(prepared(folder)) == expected
     assert report(prepared(folder)) == expected
 
@@ -249,7 +249,7 @@ def test_report_shows_ten_names_and_is_kept(folder):
 # Folders that cannot be used
 
 
-def test_unknown_data_sets():
+def test_unknown_datasets():
     for dataset in ("birds", "folder", "folder:", "Folder:birds", ""):
         with pytest.raises(ValueError, match="folder"):
             prepare(dataset)
@@ -259,11 +259,11 @@ def test_no_folder(folder, tmp_path):
     assert "does not exist" in refusal(tmp_path / "nothing", FileNotFoundError)
     (tmp_path / "file").touch()
     assert "is a file" in refusal(tmp_path / "file")
-    assert "holds no pictures" in refusal(folder)
+    assert "holds no images" in refusal(folder)
 
 
 def test_no_captions(folder):
-    picture(folder / "a.png")
+    write_image(folder / "a.png")
     assert "has no captions: add metadata.jsonl" in refusal(folder)
 
 
@@ -276,14 +276,14 @@ def test_unclear_splits(folder):
     assert "has both val and valid: keep one" in refusal(folder)
     shutil.rmtree(folder / "val")
     jsonl(folder / "metadata.jsonl", {"file_name": "train/a.png", "text": "a"})
-    assert "lies beside train: move it into train" in refusal(folder)
+    assert "is beside train: move it into train" in refusal(folder)
     (folder / "metadata.jsonl").unlink()
     (folder / "valid" / "a.png").unlink()
-    assert f"{folder / 'valid'} holds no pictures" in refusal(folder)
+    assert f"{folder / 'valid'} holds no images" in refusal(folder)
 
 
 def test_two_metadata_files(folder):
-    picture(folder / "a.png")
+    write_image(folder / "a.png")
     jsonl(folder / "metadata.jsonl", {"file_name": "a.png", "text": "a"})
     (folder / "metadata.csv").write_text("file_name,text\na.png,a")
     assert "has both metadata.jsonl and metadata.csv: keep one" in refusal(folder)
@@ -310,18 +310,18 @@ def test_two_metadata_files(folder):
     ],
 )
 def test_unreadable_metadata(folder, name, content, message):
-    picture(folder / "a.png")
+    write_image(folder / "a.png")
     (folder / name).write_bytes(content)
     line = refusal(folder)
     assert line.startswith(str(folder / name))
     assert message in line
 
 
-def test_nothing_usable_left_then_mended(folder):
+def test_nothing_usable_until_repaired(folder):
     pair(folder / "a.png", size=(1, 1))
     pair(folder / "b.png", " ")
     line = refusal(folder)
-    assert line.startswith("nothing usable for train")
+    assert line.startswith("no usable images for train")
     assert line.endswith("shorter side under 16 pixels: a.png; blank caption: b.png")
     pair(folder / "a.png")
     assert captions(prepared(folder)).keys() == {"a.png"}
@@ -333,7 +333,7 @@ def test_nothing_usable_left_then_mended(folder):
 def test_an_unchanged_folder_is_not_prepared_again(folder):
     pair(folder / "a.png")
     first = Path(prepared(folder).data_dir)
-    # Preparing again would make new files, which get other numbers.
+    # Preparing again would write new files, with other inodes.
     before = {path.name: path.stat().st_ino for path in first.iterdir()}
     second = Path(prepared(folder).data_dir)
     assert second == first
@@ -371,10 +371,9 @@ def test_nothing_on_standard_output(folder, capfd):
     assert "custom data configuration" not in err
 
 
-def test_half_prepared_data_is_not_used_and_a_lost_race_is_no_error(folder, tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (1000, 1500, 3), "uint8")
+def test_half_prepared_data_is_ignored_and_a_lost_race_is_no_error(folder, tmp_path):
     pair(folder / "0.png")
-    Image.fromarray(noise).save(folder / "0.png")
+    noise((1500, 1000)).save(folder / "0.png")
     for number in range(1, 20):
         shutil.copy(folder / "0.png", folder / f"{number}.png")
         shutil.copy(folder / "0.txt", folder / f"{number}.txt")
@@ -414,10 +413,8 @@ def test_a_full_disk(folder, tmp_path):
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("file systems cannot be mounted here")
     try:
-        rng = np.random.default_rng(0)
         for number in range(4):
-            pixels = rng.integers(0, 256, (304, 304, 3), "uint8")
-            Image.fromarray(pixels).save(folder / f"{number}.png")
+            noise((304, 304), seed=number).save(folder / f"{number}.png")
             (folder / f"{number}.txt").write_text("noise")
         with pytest.raises(OSError, match="No space left on device") as info:
             prepare(f"folder:{folder}", disk)
@@ -432,7 +429,7 @@ def test_import_is_cheap():
     child.run(code)
 
 
-@pytest.mark.skipif(not EMOJI.exists(), reason="needs the emoji data set")
+@pytest.mark.skipif(not EMOJI.exists(), reason="needs the emoji dataset")
 def test_fluent_emoji(tmp_path):
     builder = prepare(f"folder:{EMOJI / 'test'}", data_dir=tmp_path)
     assert builder.info.splits["train"].num_examples == 180

@@ -11,7 +11,7 @@ from galip_keras.datasets import pipeline, prepare
 
 
 def preprocessor(captions):
-    """Two captions never share their bytes here, so ids identify captions."""
+    """Token ids are bytes, so that ids identify captions."""
     padded = tf.strings.substr(tf.strings.join([captions, "      "]), 0, 6)
     return tf.ensure_shape(tf.io.decode_raw(padded, tf.uint8), (None, 6))
 
@@ -31,7 +31,7 @@ def take(dataset, count):
 
 @pytest.fixture(scope="module")
 def ten(tmp_path_factory):
-    """Ten noisy pictures, captioned `0 a` to `9 a`; the last also `9 b` and `9 c`."""
+    """Ten noisy images, captioned `0 a` to `9 a`; the last also `9 b` and `9 c`."""
     folder = tmp_path_factory.mktemp("ten")
     random = np.random.default_rng(0)
     rows = []
@@ -45,7 +45,7 @@ def ten(tmp_path_factory):
 
 
 def one(tmp_path, pixels):
-    """A data set of one picture."""
+    """A dataset of one image."""
     Image.fromarray(pixels).save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("a bird")
     return prepare(f"folder:{tmp_path}", tmp_path / "records")
@@ -63,14 +63,14 @@ def test_pixels_are_in_range(ten):
     assert 0.5 < images.max() <= 1.0
 
 
-def test_each_pass_has_every_picture_once_in_a_new_order(ten):
+def test_each_pass_has_every_image_once_in_a_new_order(ten):
     batches = take(stream(ten, batch_size=10), 4)
     orders = [[text[0] for text in texts(batch)] for batch in batches]
     assert all(sorted(order) == list("0123456789") for order in orders)
     assert len({tuple(order) for order in orders}) == 4
 
 
-def test_the_seed_decides_everything(ten):
+def test_the_seed_determines_everything(ten):
     def streams(seed, global_seed):
         tf.random.set_seed(global_seed)
         return take(stream(ten, seed=seed), 6)
@@ -96,7 +96,7 @@ def test_skipping_far_is_cheap(ten):
 
 
 @pytest.mark.parametrize("skip", [0, 3])
-def test_hosts_share_the_stream_of_one(ten, skip):
+def test_hosts_share_one_stream(ten, skip):
     numbers = {"latent_dim": 5, "augmentation": 7}
     whole = take(stream(ten, batch_size=6, skip=skip, **numbers), 4)
     hosts = [
@@ -111,14 +111,14 @@ def test_hosts_share_the_stream_of_one(ten, skip):
                 np.testing.assert_array_equal(rows, expected)
 
 
-def test_fewer_pictures_than_a_batch(ten):
+def test_fewer_images_than_a_batch(ten):
     (batch,) = take(stream(ten, batch_size=32), 1)
     assert batch["images"].shape == (32, 16, 16, 3)
     assert len({text[0] for text in texts(batch)}) == 10
 
 
 def test_many_files_are_read_in_turn(ten, tmp_path, monkeypatch):
-    """The ten records in five files: each pass has all, in an order of its own."""
+    """The ten records in five files: each pass reads all in its own order."""
     (file,) = pipeline.shards(ten, "train")
     records = list(tf.data.TFRecordDataset(file).as_numpy_iterator())
     files = [str(tmp_path / f"{i}.tfrecord") for i in range(5)]
@@ -139,7 +139,7 @@ def test_many_files_are_read_in_turn(ten, tmp_path, monkeypatch):
 
 
 def test_cropping_while_decoding_gives_the_same_pixels(ten):
-    """Stored as it is trained on, a picture is decoded only where it is cropped."""
+    """Of an image of the stored size, only the crop is decoded."""
     (record, *_) = pipeline.records(ten, pipeline.shards(ten, "train"))
     jpeg, seed = record["image"], (3, 4)
     whole = tf.io.decode_jpeg(jpeg, channels=3)
@@ -163,7 +163,7 @@ def test_one_random_caption(ten):
 
 
 def test_crops_and_flips(tmp_path):
-    """Red grows to the right, green downwards: both say where a crop comes from."""
+    """Red grows to the right and green downwards, which locates each crop."""
     ramp = np.arange(304) * 255 / 303
     pixels = np.zeros((304, 304, 3), "uint8")
     pixels[..., 0], pixels[..., 1] = ramp[None], ramp[:, None]
@@ -173,7 +173,7 @@ def test_crops_and_flips(tmp_path):
     flipped = red[:, 0] > red[:, -1]
     assert 16 < flipped.sum() < 48  # binomial: mean 32, deviation 4
     red = np.where(flipped[:, None], red[:, ::-1], red)
-    # From value to position: no crop is scaled, and all offsets 0 to 48 occur.
+    # Values give positions: no crop is scaled, and all offsets from 0 to 48 occur.
     for side in (red, green):
         position = (side + 1.0) / 2.0 * 303
         assert np.abs(np.diff(position[:, [0, -1]]) - 255).max() < 4
@@ -187,7 +187,7 @@ def test_crops_and_flips(tmp_path):
 @pytest.mark.parametrize("crop_size", [16, 32, 64, 100, 128, 224, 256, 300])
 @pytest.mark.parametrize("size", [(304, 304), (304, 461), (608, 304), (50, 33)])
 def test_decode_at_any_size(crop_size, size):
-    """The left half of the picture is black, the right half is white."""
+    """The left half of the image is black, the right half is white."""
     width, height = size
     pixels = np.zeros((height, width, 3), "uint8")
     pixels[:, width // 2 :] = 255
@@ -201,12 +201,12 @@ def test_decode_at_any_size(crop_size, size):
     quarter = image.shape[1] // 4
     assert columns[:quarter].max() < 8
     assert columns[-quarter:].min() > 247
-    # Neither shrinking nor resizing moves the picture.
+    # Neither shrinking nor resizing moves the image.
     assert abs(columns.mean() - pixels.mean()) < 6
 
 
 def test_shrinking_is_antialiased():
-    """A chequered pattern becomes even grey, not other chequers."""
+    """A checkerboard becomes uniform grey, not another pattern."""
     pixels = np.indices((304, 304)).sum(0) % 2 * np.uint8(255)
     pixels = np.repeat(pixels[..., None], 3, axis=-1).astype("uint8")
     jpeg = tf.io.encode_jpeg(pixels, quality=100, chroma_downsampling=False)
@@ -218,13 +218,13 @@ def test_shrinking_is_antialiased():
 def test_num_examples(ten):
     assert pipeline.num_examples(ten) == 10
     assert pipeline.num_examples(ten, "train") == 10
-    with pytest.raises(ValueError, match="there is no split 'test', only train"):
+    with pytest.raises(ValueError, match="there is no split 'test': choose from train"):
         pipeline.num_examples(ten, "test")
     with pytest.raises(ValueError, match="there is no split 'test'"):
         stream(ten, split="test")
 
 
-def test_numbers_of_a_step_follow_from_its_pictures(ten):
+def test_random_numbers_of_a_step_follow_from_its_images(ten):
     arguments = {"batch_size": 500, "latent_dim": 100, "augmentation": 7}
     first, second = take(stream(ten, **arguments), 2)
     assert first["noise"].shape == (500, 100)
@@ -241,15 +241,15 @@ def test_numbers_of_a_step_follow_from_its_pictures(ten):
     assert abs(np.corrcoef(real, fake)[0, 1]) < 0.1
 
 
-def test_fixed_pictures(ten):
-    pictures, captions = pipeline.fixed_images(ten, 25, size=16)
-    assert pictures.shape == (10, 16, 16, 3)
-    assert pictures.dtype == np.uint8
+def test_fixed_images(ten):
+    images, captions = pipeline.fixed_images(ten, 25, size=16)
+    assert images.shape == (10, 16, 16, 3)
+    assert images.dtype == np.uint8
     assert len(captions) == 25
     assert captions[10:20] == captions[:10]
     few, first = pipeline.fixed_images(ten, 3, size=16)
     assert first == captions[:3]
-    np.testing.assert_array_equal(few, pictures[:3])
+    np.testing.assert_array_equal(few, images[:3])
 
 
 def test_keras_hub_tokenizer(ten):

@@ -1,12 +1,10 @@
-"""The drawn birds as a data set: splits, captions, pictures, and a sheet of them."""
-
-import io
+"""The drawn birds as a dataset: splits, captions, images, and a sheet of them."""
 
 import numpy as np
 import pytest
-from PIL import Image
+from drawn import decoded
 
-from galip_keras.datasets import pipeline, prepare
+from galip_keras.datasets import pipeline, prepare, prepared
 from galip_keras.datasets.sheet import contact_sheet
 from galip_keras.datasets.toybirds import birds
 from galip_keras.datasets.toybirds import builder as toybirds
@@ -30,6 +28,7 @@ def rows(builder, split):
 
 
 def test_splits(few):
+    assert prepared("toybirds", few._data_dir_root) == [str(few.data_path)]
     assert {name: info.num_examples for name, info in few.info.splits.items()} == {
         "train": 10,
         "test": 10,
@@ -48,27 +47,27 @@ def test_splits(few):
     assert all(held_out["compositions"])
 
 
-def test_seeds_of_splits_never_meet():
+def test_seeds_of_splits_never_overlap():
     ranges = [set(range(first, first + n)) for first, n in toybirds._SPLITS.values()]
     assert sum(map(len, ranges)) == len(set.union(*ranges)) == 12_000
 
 
-def test_a_record_is_the_bird_that_its_captions_tell_of(few):
+def test_a_record_shows_the_bird_that_its_captions_describe(few):
     for row in rows(few, "train"):
         seed = int(row["id"].decode().removeprefix("train/"))
         bird = birds.bird(seed)
         captions = [text.decode() for text in row["captions"]]
         assert captions == birds.captions(bird, seed)
-        stored = np.asarray(Image.open(io.BytesIO(row["image"])), dtype="float32")
+        stored = decoded(row["image"]).astype("float32")
         drawn = np.asarray(draw(bird, seed, 152), dtype="float32")
-        # JPEG's error, and far from that of another bird.
+        # The error of JPEG is far below the distance to another bird.
         assert np.abs(stored - drawn).mean() < 3
 
 
-def test_there_is_nothing_behind_the_colon(tmp_path):
-    with pytest.raises(ValueError, match="leave birds out"):
+def test_settings_that_toybirds_does_not_have(tmp_path):
+    with pytest.raises(ValueError, match="leave out birds"):
         prepare("toybirds:birds", tmp_path)
-    with pytest.raises(ValueError, match="captions of its own"):
+    with pytest.raises(ValueError, match="its own captions"):
         prepare("toybirds", tmp_path, captions="birds")
     with pytest.raises(ValueError, match="Beam"):
         prepare("toybirds", tmp_path, beam_runner="DirectRunner")
@@ -83,7 +82,7 @@ def test_sheet(few):
         pixels[i // 4 * tile_height :, i % 4 * tile_width :][:tile_height, :tile_width]
         for i in range(8)
     ]
-    # Six pictures with words under them, and two places left.
+    # Six images with words below them, and two empty tiles.
     assert [bool((tile < 255).any()) for tile in tiles] == [True] * 6 + [False] * 2
     assert all((tile[-50:] == 0).any() for tile in tiles[:6])
     with pytest.raises(ValueError, match="no split"):

@@ -1,21 +1,22 @@
-"""Shards as img2dataset writes them, whole and broken, become records or one line."""
+"""Shards of img2dataset, complete or broken, become records or an error of one line."""
 
-import io
 import json
 import os
 import sys
 import tarfile
 import tracemalloc
 
+import archives
 import numpy as np
 import pytest
+import stored
 import tensorflow as tf
-import tensorflow_datasets as tfds
+from drawn import encoded
 from etils import epath
 from PIL import Image
-from stored import captions, skipped
+from stored import captions, is_red, skipped
 
-from galip_keras.datasets import DATASETS, prepare, report, web
+from galip_keras.datasets import DATASETS, prepare, report, shards
 
 # Preparing records has nothing to do with the backend: once is enough.
 pytestmark = pytest.mark.backend("tensorflow")
@@ -29,16 +30,13 @@ def folder(tmp_path):
     return tmp_path / "shards"
 
 
-def picture(color="red", size=(24, 20), encode_format="jpg"):
-    file = io.BytesIO()
-    Image.new("RGB", size, color).save(
-        file, {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[encode_format]
-    )
-    return file.getvalue()
+def red_image(encode_format="jpg", size=(24, 20)):
+    file_format = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[encode_format]
+    return encoded(Image.new("RGB", size, "red"), file_format)
 
 
 def metadata(key, caption, **columns):
-    """The columns that img2dataset adds to those of the list it was given."""
+    """The columns that img2dataset adds to those of its list."""
     return {
         "caption": caption,
         "url": f"https://example.com/{key}",
@@ -56,9 +54,9 @@ def metadata(key, caption, **columns):
 
 
 def sample(key, caption="a bird", encode_format="jpg", **kwargs):
-    """The members of a tar file about one picture. None leaves one out."""
+    """The members of a tar file about one image. None leaves one out."""
     parts = {
-        encode_format: picture(encode_format=encode_format),
+        encode_format: red_image(encode_format),
         "txt": caption.encode(),
         "json": json.dumps(metadata(key, caption), indent=4).encode(),
         **kwargs,
@@ -72,13 +70,8 @@ def sample(key, caption="a bird", encode_format="jpg", **kwargs):
 
 def write_tar(path, *members):
     path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, "w|") as archive:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            info.mode = 0o444
-            archive.addfile(info, io.BytesIO(content))
-    # Both lie beside every shard.
+    archives.write_tar(path, members, "w|")
+    # Both are beside every shard.
     path.with_suffix(".parquet").write_bytes(b"PAR1")
     path.with_name(f"{path.stem}_stats.json").write_text("{}")
 
@@ -92,10 +85,10 @@ def feature(value):
 
 
 def tf_example(key, caption="a bird", encode_format="jpg", **kwargs):
-    """None leaves a feature out, as everywhere below."""
+    """A serialized example. None leaves a feature out."""
     values = {
         "key": key,
-        encode_format: picture(encode_format=encode_format),
+        encode_format: red_image(encode_format),
         "txt": caption,
         **metadata(key, caption),
         "error_message": "",
@@ -120,18 +113,8 @@ def prepared(folder, name="cc3m"):
 
 
 def refusal(folder, error=ValueError):
-    with pytest.raises(error) as info:
-        prepared(folder)
-    assert "\n" not in str(info.value)
-    return str(info.value)
-
-
-def red(builder):
-    """Whether all pictures are those of `picture()`."""
-    return all(
-        np.allclose(example["image"][150, 150], (255, 0, 0), atol=3)
-        for example in tfds.as_numpy(builder.as_dataset(split="train"))
-    )
+    data_dir = folder.parent / "records"
+    return stored.refusal(f"cc3m:{folder}", data_dir, error, allow_bad=True)
 
 
 # Both formats
@@ -153,7 +136,7 @@ def test_tar(folder, encode_format):
         "00000/000000003": ["ein Vögelchen"],
         "00001/000010000": ["a fish"],
     }
-    assert red(builder)
+    assert is_red(builder)
     assert report(builder) == []
 
 
@@ -173,7 +156,7 @@ def test_tfrecord(folder, encode_format):
         "00000/000000003": ["ein Vögelchen"],
         "00001/000010000": ["a fish"],
     }
-    assert red(builder)
+    assert is_red(builder)
     assert report(builder) == []
 
 
@@ -231,8 +214,8 @@ def test_bad_members_are_skipped_and_reported(folder):
     write_tar(
         folder / "00000.tar",
         *sample("./good"),
-        *sample("text", jpg=b"no picture"),
-        *sample("dot", jpg=picture(size=(1, 1))),
+        *sample("text", jpg=b"no image"),
+        *sample("dot", jpg=red_image(size=(1, 1))),
         *sample("blind", jpg=None),
         *sample("silent", txt=None, json=None),
         *sample("null", txt=None, json=b'{"caption": null}'),
@@ -251,7 +234,7 @@ def test_bad_members_are_skipped_and_reported(folder):
     assert skipped(builder) == {
         "cannot be read": ["00000/text"],
         "shorter side under 16 pixels": ["00000/dot"],
-        "no picture": ["00000/blind"],
+        "no image": ["00000/blind"],
         "no caption": [
             "00000/silent",
             "00000/null",
@@ -265,14 +248,14 @@ def test_bad_members_are_skipped_and_reported(folder):
     }
     left_out = (builder.data_path / "left_out.tsv").read_text().splitlines()
     assert len(left_out) == 11
-    assert "no picture\t00000/blind" in left_out
+    assert "no image\t00000/blind" in left_out
 
 
 def test_bad_tfrecord_examples_are_skipped_and_reported(folder):
     write_tfrecord(
         folder / "00000.tfrecord",
         tf_example("good"),
-        tf_example("text", jpg=b"no picture"),
+        tf_example("text", jpg=b"no image"),
         tf_example("blind", jpg=None),
         tf_example("silent", txt=None, caption=None),
         tf_example("blank", ""),
@@ -284,7 +267,7 @@ def test_bad_tfrecord_examples_are_skipped_and_reported(folder):
     assert captions(builder) == {"00000/good": ["a bird"]}
     assert skipped(builder) == {
         "cannot be read": ["00000/text", "00000/record 7"],
-        "no picture": ["00000/blind"],
+        "no image": ["00000/blind"],
         "no caption": ["00000/silent"],
         "blank caption": ["00000/blank"],
         "caption is not UTF-8": ["00000/latin"],
@@ -292,7 +275,7 @@ def test_bad_tfrecord_examples_are_skipped_and_reported(folder):
     }
 
 
-def test_one_picture_twice_in_a_row(folder):
+def test_an_image_twice_in_a_row(folder):
     write_tar(folder / "0.tar", *sample("0", "a bird"), *sample("0", "a fish"))
     builder = prepared(folder)
     assert captions(builder) == {"0/0": ["a bird"]}
@@ -301,7 +284,7 @@ def test_one_picture_twice_in_a_row(folder):
 
 def test_more_than_a_hundredth_is_an_error(folder):
     write_tar(folder / "00000.tar", *sample("0"), *sample("1", jpg=None))
-    with pytest.raises(ValueError, match=r"1 of 2 .*no picture: 00000/1"):
+    with pytest.raises(ValueError, match=r"1 of 2 .*no image: 00000/1"):
         prepare(f"cc3m:{folder}", data_dir=folder.parent / "records")
 
 
@@ -309,15 +292,15 @@ def test_more_than_a_hundredth_is_an_error(folder):
 
 
 def test_huge_members_are_refused_unread(folder):
-    huge = bytes((web._MAX_MEGABYTES + 1) * 10**6)
+    huge = bytes((shards._MAX_MEGABYTES + 1) * 10**6)
     write_tar(folder / "00000.tar", *sample("0"), *sample("1", jpg=huge))
     del huge
     tracemalloc.start()
-    found = list(web._read_shard(epath.Path(folder / "00000.tar")))
+    found = list(shards._read_shard(epath.Path(folder / "00000.tar")))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [record.name for record in found] == ["00000/0", "00000/1"]
-    assert str(found[1].picture) == "over 32 MB"
+    assert str(found[1].image) == "over 32 MB"
     assert peak < 5e6
 
 
@@ -326,7 +309,7 @@ def test_one_example_in_memory_at_a_time(folder):
     keys = [f"{number:03}" for number in range(40)]
     write_tar(folder / "0.tar", *(m for key in keys for m in sample(key, jpg=noise)))
     tracemalloc.start()
-    names = [record.name for record in web._read_shard(epath.Path(folder / "0.tar"))]
+    names = [record.name for record in shards._read_shard(epath.Path(folder / "0.tar"))]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert names == [f"0/{key}" for key in keys]
@@ -364,7 +347,7 @@ def test_truncated_tar(folder, where, kept):
     assert skipped(builder) == {DAMAGED: ["00000.tar"]}
     assert (builder.data_path / "left_out.tsv").read_text() == f"{DAMAGED}\t00000.tar\n"
     (line,) = report(builder)
-    assert line == f"skipped 1 picture: {DAMAGED}: 00000.tar"
+    assert line == f"skipped 1 image: {DAMAGED}: 00000.tar"
 
 
 def test_damaged_tar(folder):
@@ -392,7 +375,7 @@ def test_no_damage_to_a_tar_goes_unnoticed_or_raises(folder):
         broken = bytearray(content)
         broken[rng.choice(offsets) + rng.integers(512)] ^= 1 << rng.integers(8)
         (folder / "0.tar").write_bytes(broken)
-        found = {r.name: r for r in web._read_shard(epath.Path(folder / "0.tar"))}
+        found = {r.name: r for r in shards._read_shard(epath.Path(folder / "0.tar"))}
         assert "0.tar" in found
         assert found.keys() <= whole | {"0.tar"}
 
@@ -424,9 +407,9 @@ def test_damaged_tfrecord(folder, damage):
 # Folders that cannot be used
 
 
-def test_without_a_path_there_is_a_command():
+def test_without_a_path_the_error_has_a_command():
     for name in ("cc3m", "cc12m"):
-        with pytest.raises(ValueError, match=f"handed in as {name}:PATH: img2dataset"):
+        with pytest.raises(ValueError, match=f"given as {name}:PATH: img2dataset"):
             prepare(name)
 
 
@@ -434,9 +417,9 @@ def test_no_shards(folder):
     assert "does not exist" in refusal(folder / "nothing", FileNotFoundError)
     (folder / "file").touch()
     assert "is a file" in refusal(folder / "file")
-    assert "holds no shards of img2dataset" in refusal(folder)
+    assert "holds no shards: give the folder" in refusal(folder)
     write_tar(folder / "00000.tar")
-    assert "nothing usable for train" in refusal(folder)
+    assert "no usable images for train" in refusal(folder)
 
 
 def test_two_formats(folder):
@@ -489,10 +472,10 @@ def test_beam_makes_the_same_records(folder):
     os.truncate(folder / "train" / "00001.tar", 15 * 1024)
     write_tar(folder / "validation" / "00000.tar", *good[2])
     expected, builder = prepared(folder), on_beam(folder, allow_bad=True)
-    assert skipped(expected).keys() == {"no picture", DAMAGED}
+    assert skipped(expected).keys() == {"no image", DAMAGED}
     for split in ("train", "validation"):
         assert captions(builder, split) == captions(expected, split)
-    # The shards come back in any order.
+    # Beam returns the shards in any order.
     for reason, names in skipped(expected).items():
         assert sorted(skipped(builder).pop(reason)) == sorted(names)
     assert skipped(builder).keys() == skipped(expected).keys()
@@ -503,10 +486,10 @@ def test_beam_makes_the_same_records(folder):
     }
 
 
-def test_beam_counts_what_is_left_out(folder):
+def test_beam_counts_left_out_images(folder):
     pytest.importorskip("apache_beam")
     write_tar(folder / "00000.tar", *sample("0"), *sample("1", jpg=None))
-    with pytest.raises(ValueError, match=r"1 of 2 .*no picture: 00000/1"):
+    with pytest.raises(ValueError, match=r"1 of 2 .*no image: 00000/1"):
         on_beam(folder)
 
 

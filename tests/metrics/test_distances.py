@@ -1,4 +1,4 @@
-"""Figures of pictures against numbers by hand."""
+"""Metrics of images, computed by hand and by established packages."""
 
 import itertools
 import math
@@ -56,13 +56,13 @@ def test_cmmd_grows_with_a_shift(sets):
     assert all(a < b for a, b in itertools.pairwise(values))
 
 
-def test_cmmd_takes_directions_only(sets):
+def test_cmmd_depends_on_directions_only(sets):
     x, y = sets
     scales = np.arange(1, 10)[:, None]
     assert cmmd(7 * x, scales * y) == pytest.approx(cmmd(x, y), rel=1e-9)
 
 
-def test_cmmd_of_what_is_not_a_number_is_none(sets):
+def test_cmmd_of_nan_is_nan(sets):
     x, y = sets
     x[0, 0] = math.nan
     assert math.isnan(cmmd(x, y))
@@ -84,7 +84,7 @@ def test_diversity_by_brute_force():
     assert diversity(images) == pytest.approx(np.mean(distances), rel=1e-9)
 
 
-def test_diversity_of_black_and_white_and_of_equal_pictures():
+def test_diversity_of_black_and_white_and_of_equal_images():
     black = np.zeros((2, 2, 3), "uint8")
     white = np.full_like(black, 255)
     assert diversity(np.stack([black, white])) == pytest.approx(255)
@@ -100,13 +100,13 @@ def test_frechet_of_a_shift_and_of_scales():
     mean, covariance = np.zeros(3), np.diag([1.0, 4.0, 9.0])
     shifted = frechet_distance(mean, covariance, mean + [3, 0, 4], covariance)
     assert shifted == pytest.approx(25, rel=1e-9)
-    # (2 - 1)^2 of each variance, for diagonal ones.
+    # (2 - 1)^2 times each variance, if diagonal.
     scaled = frechet_distance(mean, covariance, mean, 4 * covariance)
     assert scaled == pytest.approx(1 + 4 + 9, rel=1e-9)
     assert frechet_distance(mean, covariance, mean, covariance) < 1e-9
 
 
-def test_frechet_of_gaussians_without_full_rank():
+def test_frechet_without_full_rank():
     mean = np.zeros(4)
     one, other = np.diag([4.0, 9.0, 0, 0]), np.diag([1.0, 0, 16.0, 0])
     expected = 1 + 9 + 16
@@ -117,7 +117,7 @@ def test_frechet_of_gaussians_without_full_rank():
 
 
 @pytest.mark.parametrize("count", [400, 20])
-def test_frechet_is_that_of_the_matrix_square_root(count):
+def test_frechet_equals_the_matrix_square_root(count):
     scipy_linalg = pytest.importorskip("scipy.linalg")
     rng = np.random.default_rng(0)
     x, y = (s * rng.standard_normal((count, 50)) ** 2 for s in (1, 1.3))
@@ -131,7 +131,7 @@ def test_frechet_is_that_of_the_matrix_square_root(count):
     assert actual == pytest.approx(expected, rel=1e-6)
 
 
-def test_frechet_is_that_of_the_fid_tools():
+def test_frechet_equals_the_fid_tools():
     import torch
 
     rng = np.random.default_rng(0)
@@ -148,10 +148,10 @@ def test_frechet_is_that_of_the_fid_tools():
     assert actual == pytest.approx(expected, rel=1e-6)
 
 
-def test_frechet_of_other_dimensions_or_no_numbers():
+def test_frechet_rejects_other_dimensions_and_nan():
     with pytest.raises(ValueError, match=r"2 dimensions cannot be compared with .* 3"):
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))
-    with pytest.raises(ValueError, match="no finite numbers"):
+    with pytest.raises(ValueError, match="not finite numbers"):
         frechet_distance(np.zeros(2), np.eye(2), np.full(2, np.nan), np.eye(2))
 
 
@@ -167,7 +167,7 @@ def test_kernel_distance_by_hand(sets):
     assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-9)
 
 
-def test_kernel_distance_is_that_of_torch_fidelity():
+def test_kernel_distance_equals_torch_fidelity():
     import torch
 
     fidelity = fid_tools.load("torch_fidelity.metric_kid")
@@ -181,7 +181,7 @@ def test_kernel_distance_is_that_of_torch_fidelity():
     assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-6)
 
 
-def test_distances_in_parts_are_those_at_once(monkeypatch):
+def test_distances_in_parts_equal_those_at_once(monkeypatch):
     x, y = np.random.default_rng(0).standard_normal((2, 30, 4))
     functions = (cmmd, kernel_distance, precision_recall)
     expected = [function(x, y) for function in functions]
@@ -194,7 +194,7 @@ def test_precision_and_recall_by_brute_force():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((40, 2)), 1.5 * rng.standard_normal((30, 2)) + 0.5
 
-    def among(points, others, k=3):
+    def fraction_inside(points, others, k=3):
         def is_inside(point):
             for other in others:
                 near = sorted(np.linalg.norm(other - o) for o in others)
@@ -204,34 +204,35 @@ def test_precision_and_recall_by_brute_force():
 
         return np.mean([is_inside(point) for point in points])
 
-    assert 0.2 < among(x, y) < 1
-    assert precision_recall(x, y) == (among(x, y), among(y, x))
+    assert 0.2 < fraction_inside(x, y) < 1
+    expected = fraction_inside(x, y), fraction_inside(y, x)
+    assert precision_recall(x, y) == expected
 
 
-def test_precision_and_recall_of_far_and_of_equal_pictures(sets):
+def test_precision_and_recall_of_distant_and_of_equal_images(sets):
     x, y = sets
     assert precision_recall(x, y + 1000) == (0, 0)
     assert precision_recall(x, x) == (1, 1)
-    with pytest.raises(ValueError, match="at least 4 pictures a side, not 3"):
+    with pytest.raises(ValueError, match="at least 4 images per side, not 3"):
         precision_recall(x[:3], y)
 
 
-def test_r_precision_counts_who_finds_its_own():
+def test_r_precision_counts_images_nearest_to_their_caption():
     texts = np.eye(6)
     images = np.eye(6)[[0, 1, 3, 2, 4, 5]]
     assert r_precision(images, texts, group=6) == pytest.approx(4 / 6)
-    # In groups of two each, and what is left over is left out.
+    # In groups of two; the fifth image is left out.
     assert r_precision(images[:5], texts[:5], group=2) == pytest.approx(2 / 4)
-    with pytest.raises(ValueError, match="as many pictures, not 6"):
+    with pytest.raises(ValueError, match="needs 100 images, not 6"):
         r_precision(images, texts)
 
 
-def test_r_precision_is_content_with_an_equal_caption():
+def test_r_precision_accepts_an_equal_caption():
     texts = np.eye(3)[[0, 0, 2]]
     assert r_precision(np.eye(3)[[0, 0, 2]], texts, group=3) == 1
 
 
-def test_statistics_in_parts(tmp_path):
+def test_statistics_in_batches(tmp_path):
     rng = np.random.default_rng(0)
     x = 1000 + rng.standard_normal((50, 6)) @ rng.standard_normal((6, 6))
     statistics = Statistics(6)
@@ -253,7 +254,7 @@ def test_statistics_in_parts(tmp_path):
     )
 
 
-def test_statistics_keep_so_many_features(monkeypatch):
+def test_statistics_keep_a_limited_number_of_features(monkeypatch):
     monkeypatch.setattr("galip_keras.metrics.statistics.KEPT", 5)
     assert KEPT == 10_000
     statistics = Statistics(2)
@@ -278,7 +279,7 @@ def test_statistics_of_the_fid_tools(tmp_path):
         {"mu": np.array([{}]), "sigma": np.eye(1)},
     ],
 )
-def test_what_is_no_statistics(tmp_path, arrays):
+def test_files_that_are_not_statistics(tmp_path, arrays):
     np.savez(tmp_path / "s.npz", **arrays)
     with pytest.raises(ValueError, match="holds no statistics"):
         Statistics.load(tmp_path / "s.npz")
@@ -287,6 +288,6 @@ def test_what_is_no_statistics(tmp_path, arrays):
         Statistics.load(tmp_path / "t.npz")
 
 
-def test_statistics_of_what_is_no_number():
-    with pytest.raises(ValueError, match="no finite numbers"):
+def test_statistics_reject_infinity():
+    with pytest.raises(ValueError, match="not finite numbers"):
         Statistics(2).update(np.array([[1.0, np.inf]]))

@@ -1,5 +1,6 @@
-"""`galip evaluate`: what is measured, and what is told of it."""
+"""`evaluate` and `galip evaluate`: what they measure, and what they report."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -8,21 +9,22 @@ import child
 import keras
 import numpy as np
 import pytest
-from drawn import draw_pictures
+from drawn import draw_circles, noise
 from keras.ops import convert_to_numpy
-from PIL import Image
+from PIL import ExifTags, Image
 
 from galip_keras import datasets, evaluate
 from galip_keras.datasets.pipeline import fixed_images
+from galip_keras.images import SUFFIXES, read_image
 from galip_keras.metrics import (
     clip_score,
     cmmd,
     diversity,
-    features,
     frechet_distance,
-    protocol,
+    image_sets,
     r_precision,
 )
+from galip_keras.metrics.config import EvaluationConfig
 from galip_keras.metrics.statistics import Statistics
 from galip_keras.presets.loading import load_model
 
@@ -30,13 +32,13 @@ ALL = {"fid", "kid", "cmmd", "clip-score", "precision", "recall", "diversity"}
 
 pytestmark = pytest.mark.usefixtures("less_to_compile")
 
-# On the backend that compiles nothing: what is tested is the same on all.
+# On the backend that compiles nothing: these tests are the same on all.
 once = pytest.mark.backend("torch")
 
 
 @pytest.fixture(scope="module")
 def model(less_to_compile, tmp_path_factory):
-    """A preset: an architecture would have other weights each time."""
+    """A preset: an architecture would have different weights each time."""
     folder = tmp_path_factory.mktemp("model") / "preset"
     load_model("galip_tiny").save_to_preset(str(folder))
     return str(folder)
@@ -49,7 +51,7 @@ def report(data, model, tmp_path_factory):
 
 
 @pytest.fixture
-def noise_pictures(tmp_path):
+def noise_images(tmp_path):
     folder = tmp_path / "made"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -69,7 +71,7 @@ def embed(network, images):
     return convert_to_numpy(embeddings)
 
 
-def test_every_figure_is_that_of_the_same_pictures_by_hand(data, report, model):
+def test_figures_equal_those_computed_by_hand(data, report, model):
     found = values(report[0])
     assert set(found) == ALL
     builder = datasets.prepare(**data)
@@ -94,7 +96,7 @@ def test_every_figure_is_that_of_the_same_pictures_by_hand(data, report, model):
 
 
 @once
-def test_what_was_measured_stands_with_it(report, data, model):
+def test_the_report_says_how_figures_were_measured(report, data, model):
     report, _ = report
     assert report["pictures"] == {
         "model": model,
@@ -113,12 +115,10 @@ def test_what_was_measured_stands_with_it(report, data, model):
     assert figures["fid"]["features"] == "clip"
     assert (figures["fid"]["num_images"], figures["fid"]["num_real"]) == (8, 6)
     assert "nearest neighbour to 32 pixels" in figures["fid"]["resize"]
-    assert "not its full rank" in figures["fid"]["warning"]
-    assert "flatters" in figures["clip-score"]["warning"]
+    assert "does not have full rank" in figures["fid"]["warning"]
+    assert "biased" in figures["clip-score"]["warning"]
     assert all(figure["comparable"] for figure in figures.values())
-    assert report["left_out"] == {
-        "r-precision": "it takes 100 pictures, and there are 8"
-    }
+    assert report["left_out"] == {"r-precision": "it needs 100 images, and there are 8"}
 
 
 @once
@@ -128,17 +128,17 @@ def test_the_report_on_disk(report):
     page = (folder / "report.md").read_text()
     for figure in report["figures"]:
         assert f"| {figure['metric']} | {figure['value']:.4g} |" in page
-    assert "8 pictures by " in page
+    assert "8 images by " in page
     assert Image.open(folder / "samples.png").size == (64, 64)
 
 
 @once
-def test_the_same_again_from_the_cached_statistics(data, report, model):
+def test_cached_statistics_give_the_same_figures(data, report, model):
     builder = datasets.prepare(**data)
     files = list((builder.data_path / "statistics").iterdir())
     assert [file.name.rpartition("-")[0] for file in files] == ["train-32px-6"]
     assert values(evaluate(model, **data, num_images=8)) == values(report[0])
-    # They are read, not made anew.
+    # They are read, not computed again.
     statistics = Statistics.load(files[0])
     statistics.mean += 1
     statistics.save(files[0], with_features=True)
@@ -148,16 +148,16 @@ def test_the_same_again_from_the_cached_statistics(data, report, model):
 
 
 @once
-def test_another_seed_makes_other_pictures(data, report, model):
+def test_another_seed_gives_other_images(data, report, model):
     other = evaluate(model, **data, num_images=8, seed=5, metrics=["cmmd"])
     assert values(other)["cmmd"] != values(report[0])["cmmd"]
 
 
 @once
-def test_retrieval_among_the_captions_of_a_group(data, model):
+def test_r_precision_among_the_captions_of_a_group(data, model):
     report = evaluate(model, **data, num_images=100, metrics=["r-precision"])
     (figure,) = report["figures"]
-    # Six captions, each of them seventeen times or so.
+    # Six captions, each about seventeen times.
     assert 0 <= figure["value"] <= 1
     assert figure["num_captions"] == 100
     network = load_model(model)
@@ -169,22 +169,22 @@ def test_retrieval_among_the_captions_of_a_group(data, model):
 
 
 @once
-def test_folders_on_both_sides(noise_pictures, tmp_path, scorer):
-    circles = draw_pictures(tmp_path / "circles")
-    report = evaluate(images=noise_pictures, real=circles, scorer=scorer)
+def test_folders_on_both_sides(noise_images, tmp_path, scorer):
+    circles = draw_circles(tmp_path / "circles")
+    report = evaluate(images=noise_images, real=circles, scorer=scorer)
     found = values(report)
     assert {"fid", "kid", "cmmd", "precision", "recall"} == set(found)
-    assert report["left_out"]["clip-score"] == "not every picture has a caption"
-    assert report["left_out"]["diversity"] == "the pictures are not of one size"
+    assert report["left_out"]["clip-score"] == "not every image has a caption"
+    assert report["left_out"]["diversity"] == "the images are not all of one size"
     same = values(evaluate(images=circles, real=circles, scorer=scorer))
     assert same["fid"] == pytest.approx(0, abs=1e-6)
     assert same["precision"] == same["recall"] == 1
-    # These have captions beside them.
+    # These have captions in text files.
     assert "clip-score" in same
 
 
 @once
-def test_a_scorer_that_the_model_was_not_trained_with(data, scorer, model):
+def test_a_scorer_besides_the_model_s_own_clip(data, scorer, model):
     report = evaluate(
         model, **data, num_images=8, scorer=scorer, metrics=["clip-score"]
     )
@@ -196,7 +196,7 @@ def test_a_scorer_that_the_model_was_not_trained_with(data, scorer, model):
 
 
 @once
-def test_statistics_written_and_read(data, tmp_path, model):
+def test_statistics_are_written_and_read(data, tmp_path, model):
     path = tmp_path / "real.npz"
     first = evaluate(model, **data, num_images=8, metrics=["fid"], save_statistics=path)
     with np.load(path) as file:
@@ -204,7 +204,9 @@ def test_statistics_written_and_read(data, tmp_path, model):
         assert file["sigma"].shape == (12, 12)
     again = evaluate(model, **data, num_images=8, statistics=path)
     assert values(again)["fid"] == pytest.approx(values(first)["fid"], rel=1e-6)
-    assert again["left_out"]["kid"] == "there are statistics alone"
+    assert again["left_out"]["kid"] == (
+        "it needs real images, not only their mean and covariance"
+    )
     np.savez(path, mu=np.zeros(7), sigma=np.eye(7))
     with pytest.raises(ValueError, match="are of 7 features, and clip has 12"):
         evaluate(model, **data, num_images=8, statistics=path)
@@ -212,7 +214,7 @@ def test_statistics_written_and_read(data, tmp_path, model):
 
 @once
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
-def test_captions_that_sample_has_written(galip, tmp_path, scorer, model, file_format):
+def test_captions_that_sample_wrote(galip, tmp_path, scorer, model, file_format):
     galip("sample", "a red bird", "--model", model, "--num-images", 3,
           "--out", tmp_path / "made", "--format", file_format)  # fmt: skip
     report = evaluate(images=tmp_path / "made", scorer=scorer, metrics=["clip-score"])
@@ -220,9 +222,9 @@ def test_captions_that_sample_has_written(galip, tmp_path, scorer, model, file_f
 
 
 @once
-def test_pictures_of_little_memory(monkeypatch, noise_pictures, scorer):
-    monkeypatch.setattr("galip_keras.metrics.images.AT_ONCE", 2)
-    whole = values(evaluate(images=noise_pictures, real=noise_pictures, scorer=scorer))
+def test_small_batches_give_the_same_figures(monkeypatch, noise_images, scorer):
+    monkeypatch.setattr("galip_keras.metrics.image_sets.BATCH_SIZE", 2)
+    whole = values(evaluate(images=noise_images, real=noise_images, scorer=scorer))
     assert whole["fid"] == pytest.approx(0, abs=1e-6)
 
 
@@ -234,30 +236,52 @@ def test_the_toybirds_classifier_as_features(data, model):
 
 
 @once
-def test_bad_pictures(tmp_path, noise_pictures, scorer):
-    with pytest.raises(ValueError, match="holds no pictures"):
-        evaluate(images=tmp_path / "none", real=noise_pictures, scorer=scorer)
+def test_bad_images(tmp_path, noise_images, scorer):
+    with pytest.raises(ValueError, match="holds no images"):
+        evaluate(images=tmp_path / "none", real=noise_images, scorer=scorer)
     one = tmp_path / "one"
     one.mkdir()
     Image.new("L", (9, 9)).save(one / "a.png")
-    with pytest.raises(ValueError, match="holds one picture: give a folder of two"):
-        evaluate(images=one, real=noise_pictures)
+    with pytest.raises(ValueError, match="holds one image: give a folder of two"):
+        evaluate(images=one, real=noise_images)
     Image.new("L", (9, 9), 200).save(one / "b.png")
-    report = evaluate(images=one, real=noise_pictures, scorer=scorer, metrics=["fid"])
+    report = evaluate(images=one, real=noise_images, scorer=scorer, metrics=["fid"])
     assert report["pictures"]["grey"] == 2
-    (one / "c.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"c\.png is no picture"):
-        evaluate(images=one, real=noise_pictures, scorer=scorer)
+    (one / "c.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"c\.png: cannot be read: .* remove it"):
+        evaluate(images=one, real=noise_images, scorer=scorer)
 
 
 @once
-def test_features_that_are_no_numbers(noise_pictures, scorer, monkeypatch):
+def test_files_of_every_kind_are_read_as_in_training(tmp_path):
+    image = noise((40, 30))
+    for suffix in SUFFIXES:
+        image.save(tmp_path / f"plain{suffix}")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "t.png", exif=turned)
+    grey = np.full((30, 40), 30000, "uint16")
+    Image.fromarray(grey).save(tmp_path / "u.png")
+    Image.new("RGBA", (40, 30), (200, 30, 40, 0)).save(tmp_path / "v.png")
+    images = image_sets.of_folder(tmp_path)
+    assert (images.count, images.facts["sizes"]) == (len(SUFFIXES) + 3, 1)
+    (batch,) = images.batches()
+    for path, pixels in zip(sorted(tmp_path.iterdir()), batch, strict=True):
+        np.testing.assert_array_equal(pixels, np.asarray(read_image(path)))
+    *_, upright, dark, white = batch
+    np.testing.assert_array_equal(upright, np.asarray(image))
+    assert (dark == 116).all()
+    assert (white == 255).all()
+
+
+@once
+def test_features_that_are_not_finite(noise_images, scorer, monkeypatch):
     monkeypatch.setattr(
         "galip_keras.metrics.features.Extractor.__call__",
         lambda self, images: np.full((len(images), self.dim), np.nan),
     )
-    with pytest.raises(ValueError, match="no finite numbers"):
-        evaluate(images=noise_pictures, real=noise_pictures, scorer=scorer)
+    with pytest.raises(ValueError, match="not finite numbers"):
+        evaluate(images=noise_images, real=noise_images, scorer=scorer)
 
 
 @pytest.mark.parametrize(
@@ -270,24 +294,24 @@ def test_features_that_are_no_numbers(noise_pictures, scorer, monkeypatch):
         (("--images", "a", "--images", "b", "--images", "c"), "once or twice"),
     ],
 )
-def test_a_command_that_cannot_be(galip, arguments, message):
+def test_contradictory_options(galip, arguments, message):
     code, output, errors = galip("evaluate", *arguments)
     assert code == 2
     assert message in errors
     assert not output
 
 
-def test_the_command(galip, data, noise_pictures, scorer, model):
+def test_the_command(galip, data, noise_images, scorer, model):
     arguments = ("--dataset", data["dataset"], "--data-dir", data["data_dir"])
     made = ("evaluate", "--model", model, *arguments, "--num-images", 8)
     code, output, errors = galip(*made)
     assert code == 0
     assert output.splitlines()[0].split()[0] == "fid"
-    assert f"8 pictures by {model}" in errors
+    assert f"8 images by {model}" in errors
     code, output, _ = galip(*made, "--metrics", "cmmd,diversity", "--json")
     assert code == 0
     assert set(values(json.loads(output))) == {"cmmd", "diversity"}
-    folders = ("--images", noise_pictures, "--images", noise_pictures)
+    folders = ("--images", noise_images, "--images", noise_images)
     code, _, errors = galip("evaluate", *folders, "--features", "inception",
                             "--weights", "nothing.pth")  # fmt: skip
     assert code == 1
@@ -295,18 +319,18 @@ def test_the_command(galip, data, noise_pictures, scorer, model):
     assert errors.count("\n") == 1
     code, _, errors = galip("evaluate", *folders)
     assert code == 1
-    assert "give --scorer PRESET" in errors
+    assert "give a CLIP preset as --scorer" in errors
 
 
 @once
 @pytest.mark.slow
-def test_thirty_thousand_pictures_in_bounded_memory():
-    """Features of Inception's size, and real pictures of the paper's number."""
+def test_thirty_thousand_images_in_bounded_memory():
+    """Features of the size of Inception's, and as many real images as in the paper."""
     script = """
 import resource
 import numpy as np
 from galip_keras.metrics.evaluator import Evaluator
-from galip_keras.metrics.images import Pictures
+from galip_keras.metrics.image_sets import ImageSet
 
 rng = np.random.default_rng(0)
 
@@ -319,15 +343,15 @@ class Features:
         return rng.standard_normal((len(images), 2048), dtype="float32")
 
 
-def parts():
+def batches():
     for _ in range(30_000 // 32):
         yield list(np.zeros((32, 256, 256, 3), "uint8"))
 
 
-judge = Evaluator.__new__(Evaluator)
-judge.scorers, judge.clip, judge.extractor = [], None, Features()
-pictures = Pictures(30_000, parts, None, {"split": "test", "size": 256})
-report, _, _ = judge.report(pictures, pictures, ["fid", "kid"], progress=False)
+evaluator = Evaluator.__new__(Evaluator)
+evaluator.scorers, evaluator.clip, evaluator.extractor = [], None, Features()
+images = ImageSet(30_000, batches, None, {"split": "test", "size": 256})
+report, _, _ = evaluator.report(images, images, ["fid", "kid"], progress=False)
 for figure in report["figures"]:
     print(figure["metric"], figure["value"])
 print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -350,10 +374,10 @@ print(json.dumps(report))
 
 @pytest.mark.backend("tensorflow")
 @pytest.mark.parametrize("other", ["jax", "torch"])
-def test_the_same_figures_on_every_backend(noise_pictures, tmp_path, scorer, other):
+def test_the_same_figures_on_every_backend(noise_images, tmp_path, scorer, other):
     if importlib.util.find_spec(other) is None:
         pytest.skip(f"{other} is not installed")
-    folders = (noise_pictures, draw_pictures(tmp_path / "circles"), scorer)
+    folders = (noise_images, draw_circles(tmp_path / "circles"), scorer)
     ours, theirs = (
         values(json.loads(child.run(AGREE, *folders, KERAS_BACKEND=backend).stdout))
         for backend in ("tensorflow", other)
@@ -364,7 +388,7 @@ def test_the_same_figures_on_every_backend(noise_pictures, tmp_path, scorer, oth
 
 
 @once
-def test_the_network_of_keras_is_marked(noise_pictures, monkeypatch, capsys):
+def test_the_network_of_keras_applications(noise_images, monkeypatch, capsys):
     network = keras.applications.InceptionV3
     monkeypatch.setattr(
         keras.applications,
@@ -372,8 +396,8 @@ def test_the_network_of_keras_is_marked(noise_pictures, monkeypatch, capsys):
         functools.partial(network, weights=None),
     )
     report = evaluate(
-        images=noise_pictures,
-        real=noise_pictures,
+        images=noise_images,
+        real=noise_images,
         features="inception-keras",
         metrics=["fid"],
     )
@@ -389,21 +413,32 @@ def test_the_network_of_keras_is_marked(noise_pictures, monkeypatch, capsys):
     with pytest.raises(
         ValueError, match=r"could not be downloaded .OSError: no network"
     ):
-        evaluate(images=noise_pictures, real=noise_pictures, features="inception-keras")
+        evaluate(images=noise_images, real=noise_images, features="inception-keras")
     assert not capsys.readouterr().out
 
 
 @once
-def test_the_command_names_what_there_is():
-    """It has the names by heart, for they are told without loading anything."""
-    from galip_cli import evaluate as command
+def test_the_command_has_an_option_for_every_setting():
+    from galip_cli.evaluate import evaluate as command
 
-    assert tuple(protocol.METRICS) == command._METRICS
-    assert tuple(features.FEATURES) == command._FEATURES
+    options = {parameter.name for parameter in command.params}
+    settings = {field.name for field in dataclasses.fields(EvaluationConfig)}
+    # The second folder of --images is `real`.
+    assert options - {"as_json", "debug", "verbose"} == settings - {"real"}
 
 
 @once
-def test_a_report_that_cannot_be_written_is_told_before_measuring(noise_pictures):
+def test_settings_that_do_not_exist_or_contradict():
+    with pytest.raises(TypeError, match="'num_picture'"):
+        evaluate("toybirds", "toybirds", num_picture=3)
+    with pytest.raises(ValueError, match="either a `model` or a folder of `images`"):
+        evaluate(dataset="toybirds")
+    with pytest.raises(ValueError, match="give a `dataset`"):
+        evaluate("toybirds")
+
+
+@once
+def test_an_unwritable_report_fails_before_measuring(noise_images):
     for option in ("out", "save_statistics"):
-        with pytest.raises(OSError, match=r"/dev/null/x.* cannot be written .*give"):
-            evaluate(images=noise_pictures, **{option: "/dev/null/x/y"})
+        with pytest.raises(OSError, match=r"/dev/null/x.* cannot be written .*choose"):
+            evaluate(images=noise_images, **{option: "/dev/null/x/y"})

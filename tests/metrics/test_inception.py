@@ -26,7 +26,7 @@ def pytorch():
         if name.endswith("running_var"):
             tensor.uniform_(0.5, 2.0)
         elif name.endswith("bn.weight"):
-            # So that the signal gets through forty layers without batch statistics.
+            # So that the signal survives forty layers without batch statistics.
             tensor.uniform_(1.0, 2.0)
         elif name.endswith(("bn.bias", "running_mean")):
             tensor.normal_(0.0, 0.1)
@@ -45,7 +45,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (2, 299, 299, 3), dtype="uint8")
 
 
-def test_features_are_those_of_pytorch(pytorch, state, images):
+def test_features_equal_pytorch(pytorch, state, images):
     import torch
 
     (expected,) = pytorch(torch.from_numpy(images.transpose(0, 3, 1, 2)))
@@ -57,14 +57,13 @@ def test_features_are_those_of_pytorch(pytorch, state, images):
     np.testing.assert_allclose(actual, expected.numpy(), atol=1e-4 * scale)
 
 
-def test_torchvision_pools_another_way(state, images):
+def test_torchvision_pools_differently(state, images):
     inputs = images[:1] / np.float32(255)
     ours, theirs = (
         convert_to_numpy(inception(state, is_torchvision).predict_on_batch(inputs))
         for is_torchvision in (False, True)
     )
-    # The last block: 320 + 768 + 768 channels that see the pools before them, and 192
-    # that take the mean of a map in place of its maximum.
+    # Of the last block, the last 192 channels pool directly: by mean, not by maximum.
     last = np.abs(theirs - ours)[0, -192:] / np.abs(ours[0, -192:]).mean()
     assert last.mean() > 0.1
 
@@ -73,21 +72,21 @@ def test_torchvision_pools_another_way(state, images):
     ("change", "message"),
     [
         (lambda s: s.pop("Mixed_6c.branch7x7_2.conv.weight"), "Mixed_6c.*is missing"),
-        (lambda s: s.update({"Mixed_9.x": np.zeros(1)}), "no place for.*Mixed_9.x"),
+        (lambda s: s.update({"Mixed_9.x": np.zeros(1)}), "does not have.*Mixed_9.x"),
         (
             lambda s: s.update({"Mixed_7c.branch1x1.bn.bias": np.zeros(7)}),
             r"Mixed_7c.branch1x1.bn.bias of shape \(320,\) has the shape \(7,\)",
         ),
     ],
 )
-def test_a_tensor_too_few_too_many_or_of_another_shape(state, change, message):
+def test_missing_surplus_and_misshapen_tensors(state, change, message):
     state = dict(state)
     change(state)
     with pytest.raises(ValueError, match=message):
         inception(state)
 
 
-def test_a_file_of_weights_where_pytorch_keeps_it(
+def test_weights_are_found_where_pytorch_keeps_them(
     pytorch, images, tmp_path, monkeypatch
 ):
     import torch
@@ -95,10 +94,10 @@ def test_a_file_of_weights_where_pytorch_keeps_it(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     with pytest.raises(ValueError, match=f"fetch https.*{FID_FILE} to {folder}"):
-        features.extractor("inception")
+        features.build_extractor("inception")
     folder.mkdir(parents=True)
     torch.save(pytorch.state_dict(), folder / FID_FILE)
-    found = features.extractor("inception")(images)
+    found = features.build_extractor("inception")(images)
     assert found.shape == (2, 2048)
     assert found.dtype == "float32"
     inputs = images / np.float32(127.5) - 1
@@ -107,11 +106,11 @@ def test_a_file_of_weights_where_pytorch_keeps_it(
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     (folder / FID_FILE).write_bytes(b"no weights")
     with pytest.raises(ValueError, match="no file of PyTorch weights"):
-        features.extractor("inception")
+        features.build_extractor("inception")
 
 
 @pytest.mark.parametrize("size", [(64, 64), (256, 256), (300, 200), (500, 700)])
-def test_pictures_are_resized_as_pytorch_fid_does(size):
+def test_images_are_resized_as_in_pytorch_fid(size):
     torch = pytest.importorskip("torch")
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype="uint8")
     tensor = torch.from_numpy(image.transpose(2, 0, 1)[None] / np.float32(255))
@@ -123,7 +122,7 @@ def test_pictures_are_resized_as_pytorch_fid_does(size):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (300, 200), (500, 700)])
-def test_pictures_are_resized_as_clean_fid_does(size):
+def test_images_are_resized_as_in_clean_fid(size):
     resize = fid_tools.load("cleanfid.resize").build_resizer("clean")
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype="uint8")
     expected = resize(image) / 255

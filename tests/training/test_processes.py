@@ -9,7 +9,7 @@ import json
 import child
 import pytest
 import tiny
-from drawn import draw_pictures
+from drawn import draw_circles
 from outcome import assert_same, metrics
 
 # argv: the architecture, the command, then for each start the run folder, the number of
@@ -65,7 +65,7 @@ for folder, count, number in zip(*(sys.argv[i::3] for i in (3, 4, 5))):
 @pytest.mark.backend("jax")
 def test_two_processes_survive(tmp_path):
     settings = {
-        "dataset": f"folder:{draw_pictures(tmp_path / 'circles')}",
+        "dataset": f"folder:{draw_circles(tmp_path / 'circles')}",
         "data-dir": tmp_path / "prepared",
         "preset": "galip_tiny",
         "batch-size": 4,

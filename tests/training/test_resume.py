@@ -13,7 +13,7 @@ import child
 import keras
 import pytest
 import tiny
-from drawn import draw_pictures
+from drawn import draw_circles
 from outcome import assert_same, contents
 
 STEPS = 60
@@ -81,7 +81,7 @@ def run(settings, deaths):
 @pytest.mark.backend("tensorflow")
 def test_ten_kills_change_nothing(tmp_path):
     settings = {
-        "dataset": f"folder:{draw_pictures(tmp_path / 'circles')}",
+        "dataset": f"folder:{draw_circles(tmp_path / 'circles')}",
         "data_dir": str(tmp_path / "prepared"),
         "preset": "galip_tiny",
         "batch_size": 2,

@@ -1,1 +1,1 @@
-"""Cartoon birds whose every attribute is known."""
+"""Cartoon birds with known attributes."""

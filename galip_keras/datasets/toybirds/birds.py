@@ -1,8 +1,8 @@
-"""Cartoon birds whose every attribute is known, and captions that name them.
+"""The attributes of cartoon birds, and captions that name them.
 
-A bird is a function of its seed. Its attributes are drawn independently and evenly,
-but for the held-out pairs: each colour of body is never seen with one colour of wing
-and one of crown. `drawing.draw` makes the picture.
+A bird is a function of its seed. Its attributes are drawn independently and uniformly,
+except for the held-out pairs: no body colour occurs with one particular wing colour and
+one particular crown colour. `drawing.draw` makes the image.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ COLORS = (
     "grey",
 )
 
-# What the bird does follows from the background: it flies in the sky, sits on a
-# branch, swims on water and stands before a plain background. The pose is that of its
-# wings, which a flipped picture still shows.
+# The background says what the bird does: it flies in the sky, sits on a branch, swims
+# on water and stands in front of a plain background. The pose is that of the wings, so
+# that flipping an image keeps it.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "body": COLORS,
     "wing": COLORS,
@@ -42,7 +42,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "background": ("sky", "branch", "water", "plain"),
 }
 
-# Every colour is once in each place, so that holding these out (a tenth of the pairs
+# Every colour occurs once on each side. Holding these pairs out (a tenth of the pairs
 # of body and wing, and of body and crown) leaves all colours equally frequent.
 HELD_OUT: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ("body", "wing"): (
@@ -71,7 +71,7 @@ HELD_OUT: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ),
 }
 
-# Apart from the streams of other uses of the same seed.
+# Independent of other streams from the same seed.
 _BIRD_STREAM = 20230114
 _CAPTION_STREAM = 20230115
 
@@ -93,7 +93,8 @@ _PLACES = {
 _FULL = frozenset(
     ("body", "wing", "crown", "belly", "beak_color", "beak_length", "beak_shape")
 )
-# What a caption names for certain, and how many attributes more, from full to partial.
+# The attributes that a caption always names, and the number of random others, from the
+# full captions to the partial ones.
 _PLANS: tuple[tuple[frozenset[str], int], ...] = (
     (frozenset(ATTRIBUTES), 0),
     (_FULL, 1),
@@ -111,7 +112,7 @@ _T = TypeVar("_T")
 
 
 class Bird(NamedTuple):
-    """The attributes of a bird, each one of its `ATTRIBUTES`."""
+    """The attributes of a bird, with values from `ATTRIBUTES`."""
 
     body: str
     wing: str
@@ -135,7 +136,7 @@ def is_held_out(bird: Bird) -> bool:
 
 
 def bird(seed: int, held_out: bool = False) -> Bird:
-    """Draws the attributes of a bird.
+    """Draw the attributes of a bird.
 
     Args:
         seed: int, not negative.
@@ -143,7 +144,7 @@ def bird(seed: int, held_out: bool = False) -> Bird:
             none of them.
 
     Returns:
-        A `Bird`, the same for the same arguments.
+        A `Bird`, always the same for the same arguments.
     """
     rng = np.random.default_rng((_BIRD_STREAM, seed))
     while True:
@@ -153,15 +154,15 @@ def bird(seed: int, held_out: bool = False) -> Bird:
 
 
 def captions(bird: Bird, seed: int) -> list[str]:
-    """Describes a bird in ten ways, all true.
+    """Describe a bird in ten ways, all true.
 
-    The first caption names every attribute, the second all colours and the beak, those
-    after it ever fewer. The last names nothing but the colour of the body, the one
-    before it one other attribute.
+    The first caption names every attribute, the second all colours and the beak, and
+    the next ones fewer and fewer. The last caption names only the colour of the body,
+    the one before it only one other attribute.
 
     Args:
         bird: `Bird`.
-        seed: int, not negative. Chooses what is named and how.
+        seed: int, not negative. Chooses the attributes and the words.
 
     Returns:
         A list of ten different strings, in lower case and without a full stop.
@@ -169,7 +170,7 @@ def captions(bird: Bird, seed: int) -> list[str]:
     rng = np.random.default_rng((_CAPTION_STREAM, seed))
     texts: list[str] = []
     for certain, more in _PLANS:
-        # Half of the captions name the body anyway.
+        # Half of the captions name the body already.
         others = [name for name in ATTRIBUTES if name not in certain | {"body"}]
         text = ""
         while not text or text in texts:
@@ -182,7 +183,7 @@ def _sentence(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> st
     words = ["bird"]
     features = _features(bird, names, rng)
     if "body" in names:
-        # As often "a red bird" as "a bird with a red body".
+        # "A red bird" as often as "a bird with a red body".
         if rng.integers(2):
             words.insert(0, bird.body)
         else:
@@ -204,7 +205,7 @@ def _sentence(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> st
             f"this is {_with_article(subject)} with {text}",
         )
     elif len(features) > 1:
-        # The comma: or else the last part would seem to be in that place.
+        # Without the comma, the last part would seem to be in that place.
         forms = (
             f"{_with_article(subject)} with {text}, {place}",
             f"this {subject} {place} has {text}",
@@ -220,7 +221,7 @@ def _sentence(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> st
 
 
 def _features(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> list[str]:
-    """What a bird has, part by part, of the attributes to be named."""
+    """Phrases for the parts of a bird, with the attributes to name."""
 
     def part(attributes: Iterable[str], noun: str) -> list[str]:
         words = [getattr(bird, name) for name in attributes if name in names]
@@ -244,7 +245,7 @@ def _wings(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> list[
     if "wing" in names:
         words.insert(0, bird.wing)
     if "pose" in names:
-        # Only in flight are the lowered wings spread.
+        # Lowered wings are spread in flight only.
         resting = bird.pose == "lowered" and bird.background != "sky"
         words.insert(0, _pick((bird.pose, "folded" if resting else bird.pose), rng))
     return [" ".join(words)] if len(words) > 1 else []

@@ -1,18 +1,18 @@
-"""Cartoon birds that this package draws: data for offline users, tests, notebooks."""
+"""Cartoon birds that this package draws, for tests, notebooks and offline use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from galip_keras.datasets import records
-from galip_keras.datasets.images import encode
+from galip_keras.datasets.jpeg import encode
 from galip_keras.datasets.toybirds.birds import bird, captions
 from galip_keras.datasets.toybirds.drawing import draw
 
-# Crops of 64 pixels are taken from 76, those of 128 from 152: neither is resized badly.
+# Crops of 64 pixels are taken from 76, crops of 128 from 152: both resize well.
 _SIZE = 152
 
-# The first seed and the number of birds. Seeds of two splits never meet.
+# The first seed and the number of birds. The seeds of two splits never overlap.
 _SPLITS = {
     "train": (0, 10_000),
     "test": (1_000_000, 1_000),
@@ -21,10 +21,10 @@ _SPLITS = {
 
 
 class Toybirds(records.CaptionedImages):
-    """Builder of the drawn birds: `train`, `test`, and `compositions`.
+    """Builder of the drawn birds: `train`, `test` and `compositions`.
 
-    The birds of `compositions` have pairs of attributes, `birds.HELD_OUT`, that none of
-    the other splits has.
+    The birds of `compositions` have pairs of attributes, `birds.HELD_OUT`, that do not
+    occur in the other splits.
     """
 
     description = "Cartoon birds with independent attributes, ten captions each."
@@ -33,7 +33,7 @@ class Toybirds(records.CaptionedImages):
     @classmethod
     def configure(cls, name, source, **options):
         if source:
-            raise ValueError(f"toybirds are drawn here: leave {source} out")
+            raise ValueError(f"toybirds have no source: leave out {source}")
         return super().configure(name, source, **options)
 
     def _splits(self, dl_manager, skipped):
@@ -47,5 +47,6 @@ class Toybirds(records.CaptionedImages):
 
 def _records(split: str, first: int, count: int) -> Iterator[records.Record]:
     for seed in range(first, first + count):
-        sentences = captions(bird(seed, held_out=split == "compositions"), seed)
-        yield records.Record(f"{split}/{seed:07}", sentences, b"")
+        drawn = bird(seed, held_out=split == "compositions")
+        # `_jpeg` draws the image, in a thread.
+        yield records.Record(f"{split}/{seed:07}", captions(drawn, seed), b"")

@@ -1,8 +1,8 @@
-"""The picture of a bird: smooth shapes, painted large and reduced.
+"""Draw a bird from smooth shapes, painted large and then reduced.
 
-Shapes are polygons sampled from curves. Those of a bird are in its own coordinates (x
-to its front, y down, a body 1.7 long around the origin) until they are placed in the
-picture, the sides of which are 1.
+Shapes are polygons sampled from curves. A bird has its own coordinates (x to the front,
+y down, a body of length 1.7 around the origin) until it is placed in the image, whose
+sides are 1.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ _COLORS: dict[str, Color] = {
 }
 _LEG: Color = (206, 130, 76)
 
-# The unit of a bird's coordinates, in sides of the picture.
+# The unit of a bird's coordinates, as a fraction of the image's sides.
 _SCALES = {"small": 0.235, "large": 0.295}
-# By how many degrees the head is raised.
+# The degrees by which the head is raised.
 _TILTS = {"sky": -2.0, "branch": 10.0, "water": 0.0, "plain": 5.0}
 _OVERSAMPLING = 4
 _MARGIN = 0.02
@@ -58,8 +58,8 @@ _WATERLINE = 0.50
 _BIRD_STREAM = 20230116
 _SCENE_STREAM = 20230117
 
-# Round the body, from the beak over brow, head, nape, back, rump, tail, vent, belly,
-# breast and chest to the throat.
+# Around the body: beak, brow, head, nape, back, rump, tail, vent, belly, breast, chest,
+# throat.
 _BODY = np.array(
     (
         (0.86, -0.36),
@@ -81,7 +81,7 @@ _BEAK, _NAPE, _TAIL, _VENT, _THROAT = (STEPS * index for index in (0, 4, 7, 8, 1
 
 
 class _Look(NamedTuple):
-    """In what birds of the same attributes differ."""
+    """What distinguishes birds with the same attributes."""
 
     body: Points
     tones: dict[str, Color]
@@ -92,15 +92,15 @@ class _Look(NamedTuple):
 
 
 def draw(bird: Bird, seed: int, size: int = 64) -> Image.Image:
-    """Draws a bird.
+    """Draw a bird.
 
     Args:
         bird: `Bird`.
         seed: int, not negative. Varies place, proportions, shades and the background.
-        size: int. Both sides of the picture, in pixels. The drawing stays the same.
+        size: int. Height and width of the image in pixels. The drawing stays the same.
 
     Returns:
-        An RGB picture.
+        An RGB `PIL.Image.Image`.
     """
     rng = np.random.default_rng((_BIRD_STREAM, seed))
     look = _look(bird, rng)
@@ -132,15 +132,15 @@ def _look(bird: Bird, rng: np.random.Generator) -> _Look:
 
 
 def _shift(rng: np.random.Generator) -> Points:
-    """Lighter or darker, and a little of another hue."""
+    """A random change of lightness and, a little, of hue."""
     return rng.integers(-7, 8) + rng.integers(-4, 5, 3)
 
 
 def _placed(bird: Bird, look: _Look) -> tuple[list[Shape], Point]:
-    """A bird in the picture, and where it touches ground or water."""
+    """The shapes of a bird in the image, and where it touches ground or water."""
     shapes = _shapes(bird, look)
     if bird.background in ("branch", "plain"):
-        # Upright whatever the tilt, which is undone here to be done with the rest.
+        # Legs are upright: undo the tilt here, since all shapes are tilted below.
         foot = rotated(look.body, look.tilt)[:, 1].max() + 0.24
         legs = [
             shape._replace(points=rotated(shape.points, -look.tilt))
@@ -155,7 +155,7 @@ def _placed(bird: Bird, look: _Look) -> tuple[list[Shape], Point]:
     high = 1 - _MARGIN - corners.max(axis=0)
     if bird.background != "sky":
         high -= (0, 0.05)
-    # The widest birds take part of the margin.
+    # The widest birds may reach into the margin.
     place = np.clip(look.place, np.minimum(low, high), high)
     x, y = place.tolist()
     ends = np.cumsum([len(shape.points) for shape in shapes])[:-1]
@@ -170,7 +170,7 @@ def _shapes(bird: Bird, look: _Look) -> list[Shape]:
     tones = look.tones
     near, far = tones["wing"], mixed(tones["wing"], NIGHT, 0.2)
     flying = bird.background == "sky"
-    # Of the wings' colour, as with most birds.
+    # The tail has the colour of the wings, as with most birds.
     shapes = _tail(bird.tail, near)
     if bird.pose == "raised":
         shapes += _spread_wing((0.24, -0.16), 92, look.spread, far)
@@ -194,7 +194,7 @@ def _torso(look: _Look) -> list[Shape]:
     shapes += _patch(body[vent:throat], edge, tones["belly"])
     edge = _between(body[nape], (0.20, -0.48), (0.52, -0.64), body[brow])
     shapes += _patch(body[brow:nape], edge, tones["crown"])
-    # Soft light from above: a few thin layers, each inside the one before it.
+    # Soft light from above: a few thin layers, each inside the previous one.
     lower = body[_TAIL:_THROAT]
     bulge = np.sin(np.linspace(0, np.pi, len(lower)))[:, None]
     for part in (0.08, 0.16, 0.26):
@@ -210,7 +210,7 @@ def _between(start: Points, first: Point, second: Point, end: Points) -> Points:
 
 
 def _patch(outline: Points, edge: Points, color: Color) -> list[Shape]:
-    """A part of the body: between its outline and a curve through it."""
+    """A part of the body, between its outline and a curve through it."""
     return [
         Shape(np.concatenate([outline, edge]), color),
         Shape(stroke(edge, 0.03), ink(color), 150),
@@ -266,7 +266,7 @@ _FEATHER = path(
 
 
 def _feather(root: Point, degrees: float, length: float, width: float) -> Points:
-    """A long drop, round at its tip. Degrees run from the front upwards."""
+    """A long drop with a round tip. Degrees are measured upwards from the front."""
     return rotated(_FEATHER * (length, width), np.deg2rad(degrees)) + root
 
 
@@ -295,7 +295,7 @@ def _folded_wing(color: Color) -> list[Shape]:
 def _spread_wing(
     root: Point, degrees: float, spread: float, color: Color
 ) -> list[Shape]:
-    """Five long feathers, the foremost at an angle, and three short ones on them."""
+    """Five long feathers, the first at an angle, with three short ones on top."""
     turn = np.sign(degrees) * 14 * spread
     shapes: list[Shape] = []
     for index in (4, 3, 2, 1, 0):

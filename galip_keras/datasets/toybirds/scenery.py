@@ -1,4 +1,4 @@
-"""What is behind and around a bird: sky, branch, water, plain."""
+"""The scene around a bird: sky, branch, water or a plain background."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _branch(
     x, y = foot
     slope, bend = 0.16 * (rng.random(2) - 0.5)
     line = curve((-0.05, y + slope * 0.8), (x, y - bend * 0.2), (1.05, y - slope * 0.8))
-    # Through the foot, whatever its bend.
+    # The branch passes under the foot, however it bends.
     line[:, 1] += y + 0.022 - np.interp(x, *line.T)
     for place in np.array((0.08, 0.2, 0.36, 0.62, 0.78, 0.92)) + 0.06 * rng.random(6):
         down = 1 if rng.random() < 0.6 else -1
@@ -139,9 +139,9 @@ def _ripple(center: Point, width: float, height: float) -> Points:
 
 
 def _reflect(image: Image.Image, waterline: float) -> None:
-    """Covers what is under water with the mirror image of what is above."""
+    """Cover the part under water with a mirror image of the part above."""
     row = round(waterline * image.height)
-    # Birds swim in the lower half, so that there is as much above.
+    # Birds swim in the lower half, so the part above is large enough.
     above = image.crop((0, 2 * row - image.height, image.width, row))
     mirrored = above.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     water = Image.new("RGB", mirrored.size)

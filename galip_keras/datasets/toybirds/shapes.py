@@ -1,6 +1,6 @@
 """Smooth shapes: polygons sampled from curves, their colours, and how to paint them.
 
-Points are `(n, 2)` arrays, x to the right and y down. In a picture its sides are 1.
+Points are `(n, 2)` arrays, x to the right and y down. The sides of an image are 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Points = np.ndarray[Any, Any]
 NIGHT: Color = (24, 24, 48)
 SNOW: Color = (255, 255, 255)
 
-# Of a spline, from one of its points to the next.
+# Steps of a spline from one control point to the next.
 STEPS = 8
 _OUTLINE = 0.035
 
@@ -62,7 +62,7 @@ def curve(*controls: Point) -> Points:
 
 
 def path(*curves: Points) -> Points:
-    # Each ends where the next one begins.
+    """Join curves, each of which ends where the next one begins."""
     return np.concatenate([curve[:-1] for curve in curves])
 
 
@@ -84,7 +84,7 @@ def grown(points: Points, width: float) -> Points:
 
 
 def stroke(line: Points, width: float, end: float | None = None) -> Points:
-    """A line as a polygon, of a width that may change towards its end."""
+    """A line as a polygon, whose width may change towards its end."""
     padded = np.concatenate([line[:1], line, line[-1:]])
     halves = np.linspace(width, width if end is None else end, len(line)) / 2
     normals = _normals(padded[2:] - padded[:-2]) * halves[:, None]
@@ -107,7 +107,7 @@ def mixed(color: Color, other: Color, part: float) -> Color:
 
 
 def ink(color: Color) -> Color:
-    """For lines on and round a colour. Those on black have to be lighter."""
+    """The colour of lines on and around a colour. Lines on black must be lighter."""
     if max(color) < 64:
         return mixed(color, SNOW, 0.32)
     return mixed(color, NIGHT, 0.48)
@@ -120,13 +120,13 @@ def inked(points: Points, color: Color) -> list[Shape]:
 def paint(image: Image.Image, shapes: Iterable[Shape]) -> None:
     pen = ImageDraw.Draw(image, "RGBA")
     for points, color, alpha in shapes:
-        # Whole coordinates are the centres of pixels.
+        # Integer coordinates are the centres of pixels.
         corners = (points * image.width - 0.5).ravel().tolist()
         pen.polygon(corners, fill=(*color, alpha))
 
 
 def gradient(image: Image.Image, top: Color, bottom: Color, start: float = 0) -> None:
-    """Paints all from a height on."""
+    """Paint everything below a height."""
     first = round(start * image.height)
     rows = np.linspace(top, bottom, image.height - first)[:, None].round()
     column = Image.fromarray(rows.astype(np.uint8))

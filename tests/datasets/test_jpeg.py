@@ -1,4 +1,4 @@
-"""Pictures of every kind become RGB JPEGs, or are refused with a reason."""
+"""Image files of every kind become RGB JPEGs, or are refused with a reason."""
 
 import io
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galip_keras.datasets.images import ImageError, to_jpeg
+from galip_keras.datasets.jpeg import to_jpeg
+from galip_keras.images import ImageError
 
-# Reading pictures has nothing to do with the backend: once is enough.
+# Reading images has nothing to do with the backend: once is enough.
 pytestmark = pytest.mark.backend("tensorflow")
 
 SIZE = (60, 40)
@@ -20,7 +21,7 @@ def decoded(path):
 
 
 def assert_color(image, color, at=(0.5, 0.5)):
-    """The colour at a point, given in parts of width and height."""
+    """Check the colour at a point, given as fractions of width and height."""
     x, y = (round(part * (side - 1)) for part, side in zip(at, image.size))
     np.testing.assert_allclose(image.getpixel((x, y)), color, atol=6)
 
@@ -47,7 +48,7 @@ def test_resizes_like_torchvision(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), "uint8")
     image = Image.fromarray(pixels).resize((600, 400), Image.Resampling.BICUBIC)
     image.save(tmp_path / "a.png")
-    # Where torchvision is given a Pillow image, this is the call it makes.
+    # torchvision makes this call for a Pillow image.
     expected = np.asarray(image.resize((456, 304), Image.Resampling.BILINEAR), float)
     error = np.asarray(decoded(tmp_path / "a.png"), float) - expected
     assert np.sqrt(np.mean(error**2)) < 2.0
@@ -110,7 +111,7 @@ def test_exif_rotation(tmp_path, suffix):
     image = Image.new("RGB", SIZE, "white")
     image.paste(RED, (0, 0, 60, 20))
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise: the top goes to the right
+    exif[0x0112] = 6  # To be rotated clockwise by a quarter: top becomes right.
     image.save(tmp_path / f"a.{suffix}", exif=exif)
     image = decoded(tmp_path / f"a.{suffix}")
     assert image.size == (304, 456)
@@ -126,7 +127,7 @@ def test_first_frame_of_an_animation(tmp_path):
         assert_color(decoded(path), RED)
 
 
-def test_jpeg_of_several_pictures(tmp_path):
+def test_jpeg_of_several_images(tmp_path):
     # As phones write them, under the name of an ordinary JPEG.
     frames = [Image.new("RGB", SIZE, color) for color in (RED, "blue")]
     frames[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=frames[1:])
@@ -148,15 +149,15 @@ def test_truncated(tmp_path, suffix):
     assert refuse(path) == "cannot be read"
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture\n", b"\x89PNG\r\n\x1a\n", b"BM"])
-def test_no_picture(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"no image\n", b"\x89PNG\r\n\x1a\n", b"BM"])
+def test_no_image(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     assert refuse(tmp_path / "a.png") == "cannot be read"
 
 
 @pytest.mark.parametrize("kind", ["EPS", "PPM"])
 def test_other_formats_are_not_opened(tmp_path, kind):
-    # PostScript would start another program; what holds for one holds for all.
+    # PostScript would start another program. PPM stands for all other formats.
     Image.new("RGB", SIZE).save(tmp_path / "a.png", kind)
     assert refuse(tmp_path / "a.png") == "cannot be read"
 

@@ -69,9 +69,9 @@ def write(args):
 
 def own_rate(args):
     """Pictures a second of the model at batch 8."""
-    from galip_cli import points
+    from galip_keras.sampling.sampler import load_any
 
-    model = points.load_any(args.own_rate)
+    model = load_any(args.own_rate)
     prompts, seeds = ["a red bird"] * 8, list(range(8))
     return 8 / common.seconds(lambda: model.generate(prompts, seed=seeds), 5)
 

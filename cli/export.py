@@ -2,7 +2,6 @@
 
 import click
 
-from galip_cli import points
 from galip_cli.options import MODEL, require
 from galip_cli.quiet import quiet_imports
 
@@ -49,10 +48,10 @@ def export(model, file_format, quantize, out):
         raise click.UsageError("--quantize is for litert.")
     require(file_format, _FORMATS[file_format], "export")
     with quiet_imports():
-        from galip_keras.export import writers as exporting
-    manifest = exporting.export(
-        points.load(model), out, file_format, quantize, name=model
-    )
+        from galip_keras.export import writers
+        from galip_keras.sampling.sampler import load_keras
+    network = load_keras(model)
+    manifest = writers.export(network, out, file_format, quantize, name=model)
     check = manifest["check"]
     size = sum(file["bytes"] for file in manifest["files"].values())
     click.echo(

@@ -5,23 +5,23 @@ from pathlib import Path
 import click
 
 import galip_keras
-from galip_cli import pictures, points
+from galip_cli import points
 from galip_cli.options import MODEL, OUT, TRUNCATION, require
-from galip_cli.prompts import SHEET, Output, Seeds, Sentence
 from galip_cli.quiet import quiet_imports
+from galip_cli.types import PROMPT, SEEDS
+from galip_keras.files import make_folder
+from galip_keras.sampling.requests import SHEET, Output
 
-# By the format: how many pictures, where that is not said.
+# Default number of frames, by format.
 _FRAMES = {"strip": 8, "gif": 32, "mp4": 64}
 
 
 @click.command()
-@click.argument(
-    "prompts", nargs=-1, required=True, type=Sentence(), metavar="PROMPT..."
-)
+@click.argument("prompts", nargs=-1, required=True, type=PROMPT, metavar="PROMPT...")
 @MODEL
 @click.option(
     "--seeds",
-    type=Seeds(),
+    type=SEEDS,
     help="One for all prompts, one for each, or several for one prompt.  [default: 0, "
     "for a single prompt 0,1]",
 )
@@ -32,13 +32,13 @@ _FRAMES = {"strip": 8, "gif": 32, "mp4": 64}
     type=click.Choice(list(_FRAMES)),
     default="strip",
     show_default=True,
-    help="Pictures side by side in a PNG file, or a film.",
+    help="Images side by side in a PNG file, or a film.",
 )
 @click.option(
     "--frames",
     type=click.IntRange(2, 10_000),
     metavar="N",
-    help="Pictures on the way, both ends included.  [default: 8 in a strip, 32 in a "
+    help="Images on the path, both ends included.  [default: 8 in a strip, 32 in a "
     "GIF, 64 in an MP4]",
 )
 @click.option(
@@ -46,16 +46,15 @@ _FRAMES = {"strip": 8, "gif": 32, "mp4": 64}
     type=click.IntRange(1, 100),
     default=12,
     show_default=True,
-    help="Pictures a second of a film.",
+    help="Frames per second of a film.",
 )
-@click.option("--loop", is_flag=True, help="Go back to where the way begins.")
+@click.option("--loop", is_flag=True, help="Go back to the start.")
 @OUT
 def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loop, out):
-    """Go from picture to picture through the latent space.
+    """Go from image to image through the latent space.
 
-    From prompt to prompt, from seed to seed, or both at once: noise on arcs, sentences
-    on straight lines. A PROMPT may be an .npz file that `galip invert` wrote. Prints
-    the path of the file.
+    From prompt to prompt, from seed to seed, or both at once. A PROMPT may be an .npz
+    file that `galip invert` wrote. Prints the path of the file.
 
     \b
     Examples:
@@ -70,13 +69,14 @@ def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loo
     if loop:
         prompts, seeds = [*prompts, prompts[0]], [*seeds, seeds[0]]
     folder = Path(out)
-    pictures.check_writable(folder)
+    make_folder(folder, "out")
     with quiet_imports():
-        from galip_keras.sampling import latent as editing
-    network = points.load(model)
+        from galip_keras.sampling import latent
+        from galip_keras.sampling.sampler import load_keras
+    network = load_keras(model)
     ends = points.read(network, prompts, seeds, truncation)
-    way = editing.interpolate(ends, frames or _FRAMES[file_format])
-    images = points.draw(network, way)
+    path_through = latent.interpolate(ends, frames or _FRAMES[file_format])
+    images = latent.draw(network, path_through)
     name = " to ".join(
         f"{prompt} {seed}" for prompt, seed in zip(prompts, seeds, strict=True)
     )
@@ -93,9 +93,10 @@ def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loo
 
 def _strip(images, path, facts, fps):
     from galip_keras.images import image_grid
+    from galip_keras.sampling.image_files import save_image
 
     path = path.with_name(f"{path.name}.png")
-    pictures.save(image_grid(images, columns=len(images)), path, facts)
+    save_image(image_grid(images, columns=len(images)), path, facts)
     return path
 
 
@@ -119,7 +120,7 @@ def _mp4(images, path, facts, fps):
     import imageio.v3
 
     path = path.with_name(f"{path.name}.mp4")
-    # Players want even sides, and get them of pictures of any size.
+    # Players want even sides, which this pads images to.
     imageio.v3.imwrite(path, images, fps=fps, codec="libx264", macro_block_size=2)
     return path
 

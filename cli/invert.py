@@ -6,21 +6,21 @@ from pathlib import Path
 import click
 
 import galip_keras
-from galip_cli import pictures, points
 from galip_cli.options import MODEL, OUT
-from galip_cli.prompts import Sentence
 from galip_cli.quiet import quiet_imports
+from galip_cli.types import PROMPT
+from galip_keras.files import make_folder
 
 
 @click.command()
-@click.argument("picture", type=click.Path(exists=True, dir_okay=False))
+@click.argument("image", type=click.Path(exists=True, dir_okay=False))
 @MODEL
 @click.option(
     "--prompt",
-    type=Sentence(),
+    type=PROMPT,
     default="a picture",
     show_default=True,
-    help="What it shows: the sentence to begin with.",
+    help="What the image shows, to begin with.",
 )
 @click.option(
     "--steps",
@@ -34,17 +34,18 @@ from galip_cli.quiet import quiet_imports
     type=click.IntRange(0, 2**62),
     default=0,
     show_default=True,
-    help="The first of the 32 seeds with which it may begin.",
+    help="The first of the 32 seeds among which the start is chosen.",
 )
 @OUT
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of paths.")
-def invert(picture, model, prompt, steps, seed, out, as_json):
-    """Find the noise and the condition of a given PICTURE.
+def invert(image, model, prompt, steps, seed, out, as_json):
+    """Find the noise and the text embedding of a given IMAGE.
 
-    Writes the picture beside what was found, and what was found as an .npz file, which
-    `galip interpolate` and `galip mix` take for a PROMPT. Tells how far pixels differ
-    (root mean square, in grey levels of 255), and how alike the model's CLIP finds the
-    two. The middle of the picture is taken, at the size of the model.
+    Writes the image beside the closest one that the model can draw, and its noise and
+    embedding as an .npz file, which `galip interpolate` and `galip mix` take as a
+    PROMPT. Reports how far pixels differ (root mean square, in grey levels of 255), and
+    how alike the model's CLIP finds the two. The image is cropped to a square and
+    resized to the size of the model.
 
     \b
     Examples:
@@ -52,25 +53,25 @@ def invert(picture, model, prompt, steps, seed, out, as_json):
       galip invert photo.jpg --model runs/birds --steps 1000 --out inverted
     """
     folder = Path(out)
-    pictures.check_writable(folder)
+    make_folder(folder, "out")
     with quiet_imports():
         import numpy as np
         from PIL import Image, ImageOps
 
         from galip_keras.images import image_grid
-        from galip_keras.sampling import latent as editing
+        from galip_keras.sampling import inversion, latent
+        from galip_keras.sampling.image_files import save_image
+        from galip_keras.sampling.sampler import load_keras
     try:
-        with Image.open(picture) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+        with Image.open(image) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise click.ClickException(
-            f"{picture} is no picture that can be read."
-        ) from error
-    network = points.load(model)
+        raise click.ClickException(f"{image} is no image that can be read.") from error
+    network = load_keras(model)
     size = network.backbone.generator.image_size
     target = np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
-    found = editing.invert(network, target, prompt, steps, seed=seed)
-    stem = Path(picture).stem
+    found = inversion.invert(network, target, prompt, steps, seed=seed)
+    stem = Path(image).stem
     facts = {
         "prompt": prompt,
         "steps": steps,
@@ -82,8 +83,8 @@ def invert(picture, model, prompt, steps, seed, out, as_json):
         "version": galip_keras.__version__,
     }
     point, pair = folder / f"{stem}.npz", folder / f"{stem}-inverted.png"
-    editing.save(point, found.point)
-    pictures.save(image_grid(np.stack([target, found.image]), columns=2), pair, facts)
+    latent.save(point, found.point)
+    save_image(image_grid(np.stack([target, found.image]), columns=2), pair, facts)
     click.echo(
         f"Pixels differ by {found.error:.1f} grey levels ({found.start_error:.1f} "
         f"before the descent); CLIP finds the two alike by {found.similarity:.3f}.",

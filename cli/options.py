@@ -7,22 +7,22 @@ import click
 
 
 def _number(context, parameter, value):
-    # Which lies in every range.
+    # NaN passes every range check.
     if math.isnan(value):
         raise click.UsageError(f"{parameter.opts[0]} is not a number.")
     return value
 
 
 def require(what, modules, extra):
-    """Refuses what needs libraries that are not installed.
+    """Checks that optional libraries are installed.
 
     Args:
-        what: string, for the message.
-        modules: strings. What is imported.
-        extra: string. What installs them.
+        what: string. What needs them, for the message.
+        modules: sequence of strings. The modules to import.
+        extra: string. The extra of this package that installs them.
 
     Raises:
-        click.ClickException: with the line to install them by.
+        click.ClickException: with the command that installs them.
     """
     missing = [x for x in modules if not importlib.util.find_spec(x)]
     if missing:
@@ -34,7 +34,7 @@ def require(what, modules, extra):
 DATA_DIR = click.option(
     "--data-dir",
     metavar="DIR",
-    help="Where prepared data sets live.  [default: TFDS_DATA_DIR, else "
+    help="Where prepared datasets live.  [default: TFDS_DATA_DIR, else "
     "~/tensorflow_datasets]",
 )
 CAPTIONS = click.option(
@@ -55,12 +55,12 @@ TRUNCATION = click.option(
     callback=_number,
     default=1.0,
     show_default=True,
-    help="Factor of the noise: less than 1 gives more typical, less varied pictures.",
+    help="Factor of the noise: less than 1 gives more typical, less varied images.",
 )
 OUT = click.option(
     "--out",
     default="samples",
     show_default=True,
     metavar="DIR",
-    help="Where the pictures go.",
+    help="Folder for the images.",
 )

@@ -5,7 +5,6 @@ import socket
 
 import click
 
-from galip_cli import points
 from galip_cli.options import MODEL, require
 from galip_cli.quiet import quiet_imports
 
@@ -116,9 +115,10 @@ def serve(
     with quiet_imports():
         import uvicorn
 
+        from galip_keras.sampling.sampler import load_any
         from galip_keras.serving.app import create_app
 
-        network = points.load_any(model)
+        network = load_any(model)
     app = create_app(
         network,
         name,

@@ -25,6 +25,7 @@ _MODULES = {
     "TrainingConfig": "training.config",
     "evaluate": "metrics.evaluate",
     "noise": "models.noise",
+    "sample": "sampling.sampler",
     "train": "training.run",
 }
 

@@ -1,10 +1,10 @@
-"""CLIP's text encoder as a model of its own, and batches of one size for it."""
-
-import itertools
+"""CLIP's text encoder as a model of its own."""
 
 import keras
 import numpy as np
 from keras import ops
+
+from galip_keras.models.batches import padded_batches
 
 
 def text_encoder(clip, sequence_length=None):
@@ -39,19 +39,3 @@ def embed_texts(encoder, preprocessor, texts, batch_size):
         embedded = encoder.predict_on_batch(np.asarray(preprocessor(batch)))
         parts.append(ops.convert_to_numpy(embedded)[:count])
     return np.concatenate(parts)
-
-
-def padded_batches(items, batch_size):
-    """Items in batches of one size, since a graph is compiled for each size.
-
-    Args:
-        items: iterable.
-        batch_size: int.
-
-    Yields:
-        Tuples of a list of `batch_size` items, the last one filled up with its last
-        item, and the number of items that count.
-    """
-    items = iter(items)
-    while batch := list(itertools.islice(items, batch_size)):
-        yield batch + batch[-1:] * (batch_size - len(batch)), len(batch)

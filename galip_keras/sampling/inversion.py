@@ -1,6 +1,8 @@
-"""Noise and condition of a given image, by gradient descent."""
+"""The noise and the text embedding of a given image, by gradient descent."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -11,13 +13,13 @@ from galip_keras.models import losses
 from galip_keras.models.gan import clone_frozen
 from galip_keras.models.noise import noise
 from galip_keras.models.optimizers import adam
-from galip_keras.sampling.latent import Point
+from galip_keras.sampling.latent import Point, draw
 
-# Candidates among which inversion looks for a place to begin.
+# Seeds among which the descent chooses its start.
 _STARTS = 32
 
-# How much in the loss of an inversion a change of CLIP's opinion, and of the length of
-# the noise, counts beside the squared error of pixels in [-1, 1].
+# Weights in the loss, beside the squared error of pixels in [-1, 1]: of the distance to
+# CLIP's embedding of the image, and of the change in length of the noise.
 _SIMILARITY_WEIGHT = 0.1
 _LENGTH_WEIGHT = 0.1
 
@@ -25,11 +27,12 @@ _LENGTH_WEIGHT = 0.1
 class Inversion(NamedTuple):
     """What `invert` found.
 
-    point: the `Point`.
-    image: uint8 array `(image_size, image_size, 3)`, what is drawn of it.
-    error: float. Root mean square of what pixels differ by, in grey levels of 255.
-    similarity: float. Cosine of both pictures' embeddings by the model's CLIP.
-    start_error: float. `error` before the descent, of the best of some seeds.
+    Attributes:
+        point: the `galip_keras.sampling.latent.Point`.
+        image: uint8 array `(image_size, image_size, 3)`. The image of that point.
+        error: float. Root mean square difference of pixels, in grey levels of 255.
+        similarity: float. Cosine of the embeddings of both images by the model's CLIP.
+        start_error: float. `error` before the descent, of the best seed.
     """
 
     point: Point
@@ -39,16 +42,23 @@ class Inversion(NamedTuple):
     start_error: float
 
 
-def invert(model, image, prompt="", steps=300, learning_rate=0.05, seed=0):
-    """Looks for the point of a given picture, by gradient descent through it all.
+def invert(
+    model: Any,
+    image: np.ndarray,
+    prompt: str = "",
+    steps: int = 300,
+    learning_rate: float = 0.05,
+    seed: int = 0,
+) -> Inversion:
+    """Finds the point whose image is closest to a given one.
 
     Args:
         model: a `galip_keras.GALIPTextToImage`.
         image: uint8 array `(image_size, image_size, 3)`.
-        prompt: string. Where the sentence embedding begins: what the picture shows.
+        prompt: string. What the image shows, to begin with.
         steps: int. Steps of Adam.
-        learning_rate: float. It falls to 0.
-        seed: int. The first one of those whose noise is tried for a beginning.
+        learning_rate: float. The initial rate; it falls to 0.
+        seed: int. The first of the seeds among which the start is chosen.
 
     Returns:
         An `Inversion`.
@@ -58,7 +68,7 @@ def invert(model, image, prompt="", steps=300, learning_rate=0.05, seed=0):
     text = model.embed([prompt])
     starts = noise(range(seed, seed + _STARTS), generator.latent_dim)
     drawn = np.concatenate([model.decode(z[None], text) for z in starts])
-    errors = [_error(picture, image) for picture in drawn]
+    errors = [_error(candidate, image) for candidate in drawn]
     best = int(np.argmin(errors))
     descent = _Descent(clone_frozen(generator), starts[best][None], text)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, max(steps, 1))
@@ -70,19 +80,21 @@ def invert(model, image, prompt="", steps=300, learning_rate=0.05, seed=0):
     values = [ops.convert_to_numpy(x)[0] for x in (descent.noise, descent.text)]
     similarity = float(ops.convert_to_numpy(descent.similarity(target[None])))
     found = Point(*values)
-    picture = model.decode(found.noise[None], found.text_embedding[None])[0]
-    return Inversion(found, picture, _error(picture, image), similarity, errors[best])
+    (result,) = draw(model, [found])
+    return Inversion(found, result, _error(result, image), similarity, errors[best])
 
 
-def _error(picture, other):
-    difference = np.asarray(picture, "float64") - np.asarray(other, "float64")
+def _error(image: np.ndarray, other: np.ndarray) -> float:
+    difference = np.asarray(image, "float64") - np.asarray(other, "float64")
     return float(np.sqrt(np.mean(difference**2)))
 
 
 class _Descent(keras.Model):
-    """Noise and sentence as weights, which `fit` moves towards a picture."""
+    """Noise and text embedding as weights, which `fit` moves towards an image."""
 
-    def __init__(self, generator, noise, text):
+    def __init__(
+        self, generator: keras.Model, noise: np.ndarray, text: np.ndarray
+    ) -> None:
         super().__init__()
         self.generator = generator
         self.noise, self.text = (
@@ -97,11 +109,11 @@ class _Descent(keras.Model):
         self.built = True
 
     def draw(self):
-        # The sums are tensors, also where a weight is none.
+        # The sums turn weights into tensors.
         return self.generator(self.noise + 0.0, self.text + 0.0)
 
     def similarity(self, images):
-        """How alike the picture and another one are to CLIP."""
+        """How alike CLIP finds the image of this point and other images."""
         return self._similarity(self.draw(), images)
 
     def _similarity(self, fake, images):

@@ -1,11 +1,14 @@
-"""The latent space: ways between pictures, sums of sentences, mixtures, inversion.
+"""The latent space: points in it, paths between them, sums and mixtures of prompts.
 
-What makes a picture is a `Point`: noise and a sentence embedding. Points are made from
-sentences and seeds, or found for a given picture, and `GALIPTextToImage.decode` draws
-them.
+A `Point` is what an image is made of: noise and a text embedding. It comes from a
+prompt and a seed, or from the inversion of a given image, and `draw` makes its image.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,32 +16,54 @@ from galip_keras.models.noise import noise
 
 
 class Point(NamedTuple):
-    """What makes a picture.
+    """What an image is made of.
 
-    noise: float32 array `(latent_dim,)`.
-    text_embedding: float32 array `(embedding_dim,)`.
+    Attributes:
+        noise: float32 array `(latent_dim,)`.
+        text_embedding: float32 array `(embedding_dim,)`.
     """
 
     noise: np.ndarray
     text_embedding: np.ndarray
 
 
-def point(model, prompt, seed, truncation=1.0):
-    """The `Point` of the picture that `model.generate` makes of a prompt and a seed."""
+def point(model: Any, prompt: str, seed: int, truncation: float = 1.0) -> Point:
+    """The `Point` of the image that `model.generate` makes of a prompt and a seed.
+
+    Args:
+        model: a `galip_keras.GALIPTextToImage`.
+        prompt: string.
+        seed: int.
+        truncation: float, at least 0. Factor of the noise.
+    """
     latent = noise([seed], model.latent_dim, truncation)[0]
     return Point(latent, model.embed([prompt])[0])
 
 
-def save(path, found):
+def draw(model: Any, points: Sequence[Point]) -> np.ndarray:
+    """The images of points, a uint8 array `(n, image_size, image_size, 3)`.
+
+    One at a time, since rounding can depend on what else is in a batch.
+    """
+    return np.concatenate(
+        [model.decode(p.noise[None], p.text_embedding[None]) for p in points]
+    )
+
+
+def save(path: str | Path, found: Point) -> None:
     """Writes a `Point` to a `.npz` file."""
     np.savez(path, **found._asdict())
 
 
-def load(path, model):
+def load(path: str | Path, model: Any) -> Point:
     """Reads a `Point` from a `.npz` file.
 
+    Args:
+        path: path.
+        model: the `galip_keras.GALIPTextToImage` that is to draw it.
+
     Raises:
-        ValueError: where the file holds something else, or a point of another model.
+        ValueError: if the file holds something else, or a point of another model.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -54,36 +79,41 @@ def load(path, model):
     return found
 
 
-def combine(model, prompts, plus=(), minus=()):
-    """Sums of sentences: "a bird" + "red" - "blue".
+def combine(
+    model: Any,
+    prompts: Sequence[str],
+    plus: Sequence[str] = (),
+    minus: Sequence[str] = (),
+) -> np.ndarray:
+    """Adds and subtracts prompts: "a bird" + "red" - "blue".
 
-    A sum is as long as the embedding that it began with, which is about how long the
-    generator knows them.
+    Each sum is scaled to the length of the embedding it began with, since the generator
+    has seen embeddings of about that length only.
 
     Args:
         model: a `galip_keras.GALIPTextToImage`.
-        prompts: list of strings.
-        plus: sequence of strings. What is added to each.
-        minus: sequence of strings. What is subtracted.
+        prompts: sequence of strings.
+        plus: sequence of strings. Added to each prompt.
+        minus: sequence of strings. Subtracted from each prompt.
 
     Returns:
         A float32 array `(len(prompts), embedding_dim)`.
     """
     base = model.embed(list(prompts))
     change = np.zeros_like(base[:1])
-    for sentences, sign in ((plus, 1), (minus, -1)):
-        if sentences:
-            change += sign * model.embed(list(sentences)).sum(axis=0)
+    for texts, sign in ((plus, 1), (minus, -1)):
+        if texts:
+            change += sign * model.embed(list(texts)).sum(axis=0)
     total = base + change
     lengths = [np.linalg.norm(x, axis=-1, keepdims=True) for x in (base, total)]
     return total * (lengths[0] / np.maximum(lengths[1], 1e-6))
 
 
-def slerp(a, b, weight):
-    """A vector on the arc from `a` to `b`: its length stays between theirs.
+def slerp(a: np.ndarray, b: np.ndarray, weight: float) -> np.ndarray:
+    """A vector on the arc from `a` to `b`, with a length between theirs.
 
-    On the straight line it would be too short in the middle, and a generator knows
-    noise of one length only.
+    A straight line would be too short in the middle, and the generator has seen noise
+    of about one length only.
 
     Args:
         a: array `(dim,)`.
@@ -100,18 +130,18 @@ def slerp(a, b, weight):
     return arc * ((1 - weight) * lengths[0] + weight * lengths[1])
 
 
-def interpolate(points, frames):
-    """The way through some points: noise on arcs, sentences on straight lines.
+def interpolate(points: Sequence[Point], frames: int) -> list[Point]:
+    """A path through points: noise on arcs, text embeddings on straight lines.
 
     Args:
-        points: list of at least two `Point`.
-        frames: int, at least 2. How many points the way has, both ends included.
+        points: sequence of at least two `Point`.
+        frames: int, at least 2. Points on the path, both ends included.
 
     Returns:
         A list of `Point`.
     """
     if len(points) < 2 or frames < 2:
-        raise ValueError("A way takes two points, and two frames.")
+        raise ValueError("A path takes at least two points and two frames.")
     found = []
     for place in np.linspace(0, len(points) - 1, frames):
         i = min(int(place), len(points) - 2)
@@ -121,13 +151,15 @@ def interpolate(points, frames):
     return found
 
 
-def mix(model, text_embedding, other, parts):
-    """A sentence embedding for each part of the generator, some of another sentence.
+def mix(
+    model: Any, text_embedding: np.ndarray, other: np.ndarray, parts: Sequence[int]
+) -> np.ndarray:
+    """Gives some parts of the generator the text embedding of another prompt.
 
     Args:
         model: a `galip_keras.GALIPTextToImage`.
-        text_embedding: array `(embedding_dim,)`.
-        other: array `(embedding_dim,)`. That of `parts`.
+        text_embedding: array `(embedding_dim,)`. For all other parts.
+        other: array `(embedding_dim,)`. For `parts`.
         parts: sequence of ints. 0 is the bridge feature with the prompts, `i + 1`
             generator block `i`.
 
@@ -135,7 +167,7 @@ def mix(model, text_embedding, other, parts):
         An array `(num_conditions, embedding_dim)`, for `model.decode`.
 
     Raises:
-        ValueError: where the generator has no such part.
+        ValueError: if the generator has no such part.
     """
     count = model.backbone.generator.num_conditions
     if not set(parts) <= set(range(count)):

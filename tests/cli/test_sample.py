@@ -16,12 +16,12 @@ from keras.ops import convert_to_numpy
 from PIL import Image
 
 import galip_keras
-from galip_cli.prompts import read_prompts
 from galip_keras import GALIPTextToImage
 from galip_keras.metrics import clip_score
 from galip_keras.metrics.evaluator import Evaluator
 from galip_keras.presets import loading
 from galip_keras.sampling.latent import combine
+from galip_keras.sampling.requests import read_prompts
 
 # What does not depend on the backend.
 once = pytest.mark.backend("tensorflow")
@@ -432,7 +432,7 @@ def test_many_pictures_of_little_memory(galip, preset, tmp_path, monkeypatch):
     assert late - early < 5 * 64 * 64 * 3
     assert late_images <= early_images + 1
     assert "300/300" in errors
-    assert "pictures/s" in errors
+    assert "images/s" in errors
 
 
 _KILLED = """

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from galip_keras.sampling import latent as editing
+from galip_keras.sampling import inversion, latent
 
 
 @pytest.fixture(scope="module")
@@ -23,25 +23,25 @@ def preset(model, tmp_path_factory):
     return folder
 
 
-def differ(pictures, others):
-    return np.abs(np.asarray(pictures, int) - np.asarray(others, int)).max()
+def differ(images, others):
+    return np.abs(np.asarray(images, int) - np.asarray(others, int)).max()
 
 
-def test_a_point_is_the_picture_of_its_prompt_and_seed(model):
-    point = editing.point(model, "a red bird", 3, truncation=0.7)
+def test_a_point_is_the_image_of_its_prompt_and_seed(model):
+    point = latent.point(model, "a red bird", 3, truncation=0.7)
     drawn = model.decode(point.noise[None], point.text_embedding[None])
     expected = model.generate(["a red bird"], seed=3, truncation=0.7)
     assert drawn.dtype == np.uint8
     assert differ(drawn, expected) <= 1
 
 
-def test_each_part_can_have_a_sentence_of_its_own(model):
-    a, b = (editing.point(model, text, 0) for text in ("a red bird", "an owl"))
+def test_each_part_can_have_a_prompt_of_its_own(model):
+    a, b = (latent.point(model, text, 0) for text in ("a red bird", "an owl"))
     count = model.backbone.generator.num_conditions
     assert count == 1 + len(model.backbone.generator.generator_blocks)
 
     def draw(parts):
-        texts = editing.mix(model, a.text_embedding, b.text_embedding, parts)
+        texts = latent.mix(model, a.text_embedding, b.text_embedding, parts)
         assert texts.shape == (count, len(a.text_embedding))
         return model.decode(a.noise[None], texts[None])
 
@@ -54,7 +54,7 @@ def test_each_part_can_have_a_sentence_of_its_own(model):
         draw([count])
 
 
-def test_a_wrong_number_of_sentences_is_refused(model):
+def test_a_wrong_number_of_embeddings_is_refused(model):
     latent = np.zeros((1, model.backbone.generator.latent_dim))
     with pytest.raises(ValueError, match=r"or one\. Received: 7"):
         model.decode(latent, np.zeros((1, 7, model.backbone.clip.embedding_dim)))
@@ -63,24 +63,24 @@ def test_a_wrong_number_of_sentences_is_refused(model):
 def test_arcs_keep_the_length_of_noise():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 100))
-    np.testing.assert_allclose(editing.slerp(a, b, 0), a)
-    np.testing.assert_allclose(editing.slerp(a, b, 1), b)
+    np.testing.assert_allclose(latent.slerp(a, b, 0), a)
+    np.testing.assert_allclose(latent.slerp(a, b, 1), b)
     a, b = (x / np.linalg.norm(x) * 10 for x in (a, b))
-    middle = editing.slerp(a, b, 0.5)
+    middle = latent.slerp(a, b, 0.5)
     assert np.linalg.norm(middle) == pytest.approx(10)
     assert np.linalg.norm(a + b) / 2 < 8
     # The angle is halved.
     assert middle @ a == pytest.approx(middle @ b)
-    np.testing.assert_allclose(editing.slerp(a, a, 0.3), a)
-    np.testing.assert_allclose(editing.slerp(a, np.zeros(100), 0.5), a / 2)
+    np.testing.assert_allclose(latent.slerp(a, a, 0.3), a)
+    np.testing.assert_allclose(latent.slerp(a, np.zeros(100), 0.5), a / 2)
 
 
 def test_a_way_goes_through_its_points(model):
     points = [
-        editing.point(model, text, seed)
+        latent.point(model, text, seed)
         for text, seed in (("a red bird", 0), ("an owl", 1), ("a tent", 2))
     ]
-    way = editing.interpolate(points, 5)
+    way = latent.interpolate(points, 5)
     for i, point in enumerate(points):
         for ours, theirs in zip(way[2 * i], point):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -89,32 +89,32 @@ def test_a_way_goes_through_its_points(model):
     lengths = [np.linalg.norm(point.noise) for point in way]
     assert min(lengths) > 0.99 * min(lengths[::2])
     with pytest.raises(ValueError, match="two points"):
-        editing.interpolate(points[:1], 5)
+        latent.interpolate(points[:1], 5)
 
 
-def test_sums_of_sentences(model):
+def test_sums_of_prompts(model):
     embed = model.embed(["a bird", "red", "blue"])
     total = embed[0] + embed[1] - embed[2]
-    found = editing.combine(model, ["a bird", "a bird"], ["red"], ["blue"])
+    found = latent.combine(model, ["a bird", "a bird"], ["red"], ["blue"])
     assert found.shape == (2, len(total))
     length = np.linalg.norm(embed[0])
     expected = total * length / np.linalg.norm(total)
     np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        editing.combine(model, ["a bird"])[0], embed[0], rtol=1e-5
+        latent.combine(model, ["a bird"])[0], embed[0], rtol=1e-5
     )
 
 
-def test_inversion_finds_a_picture_that_it_drew(model):
-    picture = model.generate("a red bird", seed=77)
+def test_inversion_finds_an_image_that_it_drew(model):
+    image = model.generate("a red bird", seed=77)
     assert model.backbone.generator.trainable
     before = tiny.values(model.backbone.generator.trainable_variables)
-    found = editing.invert(model, picture, "an owl", steps=200)
+    found = inversion.invert(model, image, "an owl", steps=200)
     assert found.error < 0.5 * found.start_error
     assert 0.9 < found.similarity <= 1.0001
     drawn = model.decode(found.point.noise[None], found.point.text_embedding[None])[0]
     np.testing.assert_array_equal(found.image, drawn)
-    error = np.sqrt(np.mean((drawn.astype(float) - picture) ** 2))
+    error = np.sqrt(np.mean((drawn.astype(float) - image) ** 2))
     assert found.error == pytest.approx(error)
     # Nothing else has changed.
     assert model.backbone.generator.trainable
@@ -123,22 +123,22 @@ def test_inversion_finds_a_picture_that_it_drew(model):
 
 
 def test_points_are_files(model, tmp_path):
-    point = editing.point(model, "an owl", 5)
-    editing.save(tmp_path / "p.npz", point)
-    for ours, theirs in zip(editing.load(tmp_path / "p.npz", model), point):
+    point = latent.point(model, "an owl", 5)
+    latent.save(tmp_path / "p.npz", point)
+    for ours, theirs in zip(latent.load(tmp_path / "p.npz", model), point):
         np.testing.assert_array_equal(ours, theirs)
-    other = editing.Point(np.zeros(3), point.text_embedding)
-    broken = editing.Point(point.noise * np.nan, point.text_embedding)
+    other = latent.Point(np.zeros(3), point.text_embedding)
+    broken = latent.Point(point.noise * np.nan, point.text_embedding)
     for wrong in (other, broken):
-        editing.save(tmp_path / "wrong.npz", wrong)
+        latent.save(tmp_path / "wrong.npz", wrong)
         with pytest.raises(ValueError, match="a point of another model"):
-            editing.load(tmp_path / "wrong.npz", model)
+            latent.load(tmp_path / "wrong.npz", model)
     (tmp_path / "text.npz").write_text("no archive")
     np.savez(tmp_path / "code.npz", noise=np.array([print]), text_embedding=np.ones(2))
     np.savez(tmp_path / "others.npz", x=np.ones(2))
     for name in ("text", "code", "others"):
         with pytest.raises(ValueError, match="holds no point"):
-            editing.load(tmp_path / f"{name}.npz", model)
+            latent.load(tmp_path / f"{name}.npz", model)
 
 
 # === Commands ===
@@ -185,7 +185,7 @@ def test_an_mp4(edit):
     assert imageio.imread(path, plugin="FFMPEG").shape == (9, 32, 32, 3)
 
 
-def test_a_table_of_noise_and_sentences(edit, model):
+def test_a_table_of_noise_and_prompts(edit, model):
     (path,), _ = edit("mix", "a red bird", "an owl", "a tent", "--seeds", "5,6")
     table = np.asarray(Image.open(path))
     assert table.shape == (2 * 32, 3 * 32, 3)
@@ -193,7 +193,7 @@ def test_a_table_of_noise_and_sentences(edit, model):
     assert differ(cell, model.generate(["a tent"], seed=6)[0]) <= 1
 
 
-def test_a_sentence_swap_at_chosen_blocks(edit, model):
+def test_a_prompt_swap_at_chosen_blocks(edit, model):
     args = ["mix", "a red bird", "an owl", "--seeds", 5, "--blocks"]
     (path,), _ = edit(*args, "bridge,1-2")
     row = np.asarray(Image.open(path))
@@ -206,13 +206,13 @@ def test_a_sentence_swap_at_chosen_blocks(edit, model):
     assert other != path
 
 
-def test_a_picture_is_found_and_goes_on(edit, model, tmp_path):
+def test_an_image_is_found_and_goes_on(edit, model, tmp_path):
     wide = np.tile(model.generate("a red bird", seed=9), (1, 2, 1))
     Image.fromarray(wide).resize((128, 64)).save(tmp_path / "bird.jpg")
     (pair, point), errors = edit("invert", tmp_path / "bird.jpg", "--steps", 3)
     assert Image.open(pair).size == (64, 32)
     assert errors.startswith("Pixels differ by ")
-    assert editing.load(point, model)
+    assert latent.load(point, model)
     (path,), _ = edit("interpolate", point, "an owl", "--frames", 3)
     strip = np.asarray(Image.open(path))
     found = np.asarray(Image.open(pair))[:, 32:]
@@ -235,7 +235,7 @@ def test_a_picture_is_found_and_goes_on(edit, model, tmp_path):
         (["mix", "a", "b", "--blocks", "3-1"], "'3-1' is not like"),
         (["mix", "a", "b", "--blocks", "99"], "blocks 0 to"),
         (["invert", "nowhere.png"], "nowhere.png"),
-        (["invert", __file__], "is no picture"),
+        (["invert", __file__], "is no image"),
     ],
 )
 def test_what_cannot_work_is_one_line(galip, preset, tmp_path, args, words):

@@ -58,15 +58,14 @@ def invert(image, model, prompt, steps, seed, out, as_json):
         import numpy as np
         from PIL import Image, ImageOps
 
-        from galip_keras.images import image_grid
+        from galip_keras.images import ImageError, image_grid, read_image
         from galip_keras.sampling import inversion, latent
         from galip_keras.sampling.image_files import save_image
         from galip_keras.sampling.sampler import load_keras
     try:
-        with Image.open(image) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise click.ClickException(f"{image} is no image that can be read.") from error
+        upright = read_image(image)
+    except ImageError as error:
+        raise click.ClickException(f"{image} is no image: {error}.") from error
     network = load_keras(model)
     size = network.backbone.generator.image_size
     target = np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))

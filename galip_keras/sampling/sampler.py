@@ -13,7 +13,7 @@ import numpy as np
 
 from galip_keras.export import runtimes
 from galip_keras.models.batches import padded_batches
-from galip_keras.models.noise import noise
+from galip_keras.models.noise import expand_seeds, noise
 
 
 def load_any(source: str) -> Any:
@@ -75,15 +75,17 @@ def sample(
     if isinstance(model, (str, Path)):
         model = load_any(str(model))
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if seeds is None:
-        first = int(np.random.default_rng().integers(2**32))
-        jobs = [(text, (first + i,)) for i, text in enumerate(texts)]
-    else:
-        each = (int(seeds),) if np.ndim(seeds) == 0 else tuple(map(int, seeds))
+    jobs: list[tuple[str, Sequence[int]]]
+    if isinstance(seeds, Iterable):
+        each = expand_seeds(list(seeds), len(list(seeds)))
         jobs = [(text, each) for text in texts]
+    else:
+        count = len(texts) if seeds is None else 1
+        own = expand_seeds(seeds, count)
+        jobs = [(text, [own[i % count]]) for i, text in enumerate(texts)]
     drawn = Sampler(model, **settings).draw(jobs)
     images = np.stack([result.images for result in drawn])
-    if seeds is None or np.ndim(seeds) == 0:
+    if not isinstance(seeds, Iterable):
         images = images[:, 0]
     return images[0] if isinstance(prompts, str) else images
 
@@ -147,6 +149,7 @@ class Sampler:
         }
         self._candidates = best_of or 1
         self._batch_size = batch_size
+        self._generate: Callable[..., np.ndarray]
         self._generate = functools.partial(model.generate, truncation=truncation)
         if plus or minus:
             self._generate = _arithmetic(model, truncation, plus, minus)
@@ -240,7 +243,7 @@ def _scores(
         return signs @ scorer.embed([prompt, *plus, *minus])
 
     def score(prompts: Sequence[str], images: np.ndarray) -> list[float]:
-        pairs = zip(scorer.extractor(images), map(embed, prompts))
+        pairs = zip(scorer.extractor(list(images)), map(embed, prompts))
         scores = [clip_score(image[None], text[None]) for image, text in pairs]
         if not np.isfinite(scores).all():
             raise ValueError("the scores of some images are not numbers")

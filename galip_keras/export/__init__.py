@@ -1,1 +1,1 @@
-"""Exports for other runtimes, and the runtimes."""
+"""Exports for production runtimes, and the code that runs them."""

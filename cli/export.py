@@ -35,9 +35,9 @@ def export(model, file_format, quantize, out):
     """Write a model for production.
 
     What was written is loaded again by its own runtime in a new process, and compared
-    with the model on eight prompts. Where it differs by more than rounding (quantized:
-    where pictures differ by more than 40 dB in half precision, 25 dB in 8 bits),
-    nothing is left. Prints DIR, which is a MODEL for `galip sample`.
+    with the model on eight prompts. If it differs by more than rounding (quantized:
+    if PSNR falls below 40 dB in half precision or 25 dB in 8 bits), nothing is left.
+    Prints DIR, which is a MODEL for `galip sample`.
 
     \b
     Examples:

@@ -17,7 +17,7 @@ def _is_loopback(host):
 
 
 def _check_free(host, port, option):
-    """Loading a model takes a while: who listens already is told before."""
+    """Check the port before the slow load."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as found:
         # As uvicorn does: a service that has just ended is no hindrance.
@@ -57,21 +57,21 @@ def _address(host, port):
     type=click.IntRange(1, 256),
     default=8,
     show_default=True,
-    help="The most pictures drawn together.",
+    help="The most images drawn together.",
 )
 @click.option(
     "--max-wait-ms",
     type=click.FloatRange(0, 10_000),
     default=10,
     show_default=True,
-    help="How long a picture may wait for others.",
+    help="How long an image may wait for others.",
 )
 @click.option(
     "--max-queue",
     type=click.IntRange(1),
     default=256,
     show_default=True,
-    help="The most pictures that wait; then 503.",
+    help="The most images that may wait; beyond that, 503.",
 )
 @click.option(
     "--timeout",
@@ -93,7 +93,7 @@ def serve(
     """Serve a model over HTTP.
 
     MODEL may be what `galip export` wrote. TensorFlow Serving's REST interface at
-    /v1/models/galip, OpenAI's images interface at /v1/images/generations, a picture for
+    /v1/models/galip, OpenAI's images interface at /v1/images/generations, an image for
     a browser at /image?prompt=&seed=; the interfaces are described at /docs. /healthz,
     /readyz and /metrics are for those who run it. SIGTERM ends it once what was asked
     for is answered.
@@ -121,12 +121,12 @@ def serve(
         network = load_any(model)
     app = create_app(
         network,
-        name,
-        api_key,
-        batch_size,
-        max_wait_ms / 1000,
-        max_queue,
-        timeout,
+        name=name,
+        api_key=api_key,
+        batch_size=batch_size,
+        max_wait=max_wait_ms / 1000,
+        max_queue=max_queue,
+        timeout=timeout,
         page=ui,
         grpc_address=None if grpc_port is None else _address(host, grpc_port),
     )

@@ -1,4 +1,4 @@
-"""Exports for other runtimes, and the runtimes."""
+"""Exports for production runtimes, and the code that runs them."""
 
 from galip_keras import _moved
 

@@ -1,4 +1,6 @@
-"""Models that `galip export` wrote, run by their own runtimes and without Keras."""
+"""Runs what `galip export` wrote, with its own runtime and without Keras."""
+
+from __future__ import annotations
 
 import abc
 import importlib
@@ -6,7 +8,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +20,8 @@ from galip_keras.models.prompts import clean
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
-# By the format: the runtime, the package that brings it, and the ending of its files.
+# For each format: the module of its runtime, the package to install, and the suffix of
+# its files.
 FORMATS = {
     "saved_model": ("tensorflow", "tensorflow", ""),
     "litert": ("ai_edge_litert.interpreter", "ai-edge-litert", ".tflite"),
@@ -27,12 +32,12 @@ FORMATS = {
 _CORES = os.cpu_count() or 1
 
 
-def is_exported(folder):
-    """Whether a folder is one that `galip export` wrote."""
+def is_exported(folder: str | Path) -> bool:
+    """Whether `galip export` wrote this folder."""
     return (Path(folder) / MANIFEST).is_file()
 
 
-def load(folder):
+def load(folder: str | Path) -> Exported:
     """Loads an exported model.
 
     Args:
@@ -42,7 +47,7 @@ def load(folder):
         An `Exported`.
 
     Raises:
-        ValueError: where the folder holds none, or its runtime is missing.
+        ValueError: if the folder holds no export, or its runtime is not installed.
     """
     folder = Path(folder)
     try:
@@ -59,23 +64,31 @@ def load(folder):
 
 
 class Exported(abc.ABC):
-    """Pictures from prompts, by a runtime.
+    """A text-to-image model run by another runtime than Keras.
 
     Attributes:
-        manifest: dict. What `galip export` wrote of it.
+        manifest: dict. The content of the manifest file.
+        latent_dim: int. Size of the noise of an image.
     """
 
-    def __init__(self, folder, manifest):
+    _encode: Callable[..., Any]
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.manifest = manifest
         self.latent_dim = manifest["latent_dim"]
         self._tokenize = _tokenizer(folder, manifest["sequence_length"])
 
-    def generate(self, inputs, seed=None, truncation=1.0):
-        """Makes pictures.
+    def generate(
+        self,
+        inputs: Sequence[str],
+        seed: int | Sequence[int] | None = None,
+        truncation: float = 1.0,
+    ) -> np.ndarray:
+        """Makes images.
 
         Args:
-            inputs: list of strings. A prompt a picture.
-            seed: int, or a sequence of ints, one a picture. Picture i of a single seed
+            inputs: list of strings. One prompt per image.
+            seed: int, or a sequence of ints, one per image. Image i of a single seed
                 uses `seed + i`. Drawn at random by default.
             truncation: float, at least 0. Factor of the noise.
 
@@ -86,13 +99,13 @@ class Exported(abc.ABC):
         latents = noise(seeds, self.latent_dim, truncation)
         return self.decode(latents, self.embed(inputs))
 
-    def embed(self, prompts):
-        """Sentence embeddings, a float32 array `(len(prompts), embedding_dim)`."""
+    def embed(self, prompts: Sequence[str]) -> np.ndarray:
+        """Text embeddings, a float32 array `(len(prompts), embedding_dim)`."""
         return np.asarray(self._encode(token_ids=self._tokenize(prompts)))
 
     @abc.abstractmethod
-    def decode(self, noise, text_embeddings):
-        """Makes pictures of noise and sentence embeddings.
+    def decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
+        """Makes images from noise and text embeddings.
 
         Args:
             noise: float array `(batch_size, latent_dim)`.
@@ -104,9 +117,9 @@ class Exported(abc.ABC):
 
 
 class Parts(Exported):
-    """Text encoder and generator, a file each."""
+    """A text encoder and a generator, one file each."""
 
-    def __init__(self, folder, manifest):
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         super().__init__(folder, manifest)
         ending = FORMATS[manifest["format"]][2]
         run = {"litert": _litert, "onnx": _onnx, "openvino": _openvino}
@@ -115,35 +128,35 @@ class Parts(Exported):
             for part in ("text_encoder", "generator")
         )
 
-    def decode(self, noise, text_embeddings):
+    def decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
         images = self._generate(noise=noise, text_embedding=text_embeddings)
-        # As `GALIPTextToImage.generate` rounds them.
+        # The same rounding as in `GALIPTextToImage.generate`.
         images = np.clip((np.asarray(images) + 1) / 2, 0, 1)
         return np.round(images * 255).astype("uint8")
 
 
 class SavedModel(Exported):
-    """A SavedModel, which has tokenizer and noise inside, too."""
+    """A SavedModel, whose graph also contains the tokenizer and the noise."""
 
-    def __init__(self, folder, manifest):
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         super().__init__(folder, manifest)
         import tensorflow as tf
-        import tensorflow_text  # noqa: F401, its ops
+        import tensorflow_text  # noqa: F401, registers ops
 
         self._model = tf.saved_model.load(str(folder))
         self._encode = self._model.encode
-        self._sizes = set()
+        self._sizes: set[int] = set()
 
-    def decode(self, noise, text_embeddings):
+    def decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
         decode = self._model.decode
-        # Compiling takes seconds, for each size of batch: it pays from the second on.
+        # Compiling takes seconds per batch size, so wait until a size comes again.
         if len(noise) in self._sizes:
             decode = getattr(self._model, "decode_compiled", decode)
         self._sizes.add(len(noise))
         return decode(noise, text_embeddings).numpy()
 
-    def serve(self, prompts, seeds):
-        """Pictures by the signature that TensorFlow Serving uses."""
+    def serve(self, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+        """Makes images with the signature that TensorFlow Serving calls."""
         import tensorflow as tf
 
         files = self._model.signatures["serving_default"](
@@ -152,14 +165,16 @@ class SavedModel(Exported):
         return np.stack([tf.io.decode_png(file).numpy() for file in files])
 
 
-def _tokenizer(folder, sequence_length):
-    """What maps prompts to token ids `(len(prompts), sequence_length)`."""
+def _tokenizer(
+    folder: Path, sequence_length: int
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """A function from prompts to token ids `(len(prompts), sequence_length)`."""
     import tokenizers
 
     found = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
     start, end = (found.token_to_id(f"<|{name}oftext|>") for name in ("start", "end"))
 
-    def tokenize(prompts):
+    def tokenize(prompts: Sequence[str]) -> np.ndarray:
         ids = np.zeros((len(prompts), sequence_length), "int32")
         for row, encoding in zip(ids, found.encode_batch(clean(list(prompts)))):
             tokens = [start, *encoding.ids[: sequence_length - 2], end]
@@ -169,7 +184,7 @@ def _tokenizer(folder, sequence_length):
     return tokenize
 
 
-def _litert(path):
+def _litert(path: str) -> Callable[..., Any]:
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(path, num_threads=_CORES).get_signature_runner()
@@ -181,40 +196,40 @@ def _litert(path):
     return call
 
 
-def _onnx(path):
+def _onnx(path: str) -> Callable[..., Any]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda **inputs: session.run(None, inputs)[0]
 
 
-def _openvino(path):
+def _openvino(path: str) -> Callable[..., Any]:
     import openvino
 
-    # Newer CPUs would compute in bfloat16 by themselves.
+    # On newer CPUs OpenVINO would default to bfloat16.
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     model = openvino.Core().compile_model(path, "CPU", options)
     return lambda **inputs: model(inputs)[0]
 
 
-def compare(folder, expected):
-    """Runs an exported model beside the pictures in a file; prints JSON."""
+def compare(folder: str, expected: str) -> None:
+    """Compares an export with the images and embeddings in a file, and prints JSON."""
     start = time.perf_counter()
     model = load(folder)
     loaded = time.perf_counter() - start
     with np.load(expected, allow_pickle=False) as file:
         prompts, seeds = file["prompts"].tolist(), file["seeds"].tolist()
         embeddings, images = file["embeddings"], file["images"].astype("float64")
-    # Twice: what is compiled is so when a size of batch comes again.
-    ours = [model.generate(prompts, seeds) for _ in range(2)]
+    # Twice, since a SavedModel compiles when a batch size comes again.
+    runs = [model.generate(prompts, seeds) for _ in range(2)]
     if isinstance(model, SavedModel):
-        ours.append(model.serve(clean(prompts), seeds))
-    ours = np.array(ours, "float64")
+        runs.append(model.serve(clean(prompts), seeds))
+    ours = np.array(runs, "float64")
     error = np.mean((ours - images) ** 2)
     result = {
         "embedding_difference": float(np.abs(model.embed(prompts) - embeddings).max()),
         "pixel_difference": float(np.abs(ours - images).max()),
-        # Of pictures that are the same it would be infinite.
+        # It would be infinite for identical images.
         "psnr": float(10 * np.log10(255**2 / max(error, 1e-6))),
         "seconds_to_load": round(loaded, 2),
     }

@@ -1,11 +1,13 @@
-"""Models for production: SavedModel, LiteRT, ONNX and OpenVINO."""
+"""Exports of a model: SavedModel, LiteRT, ONNX and OpenVINO."""
 
-import hashlib
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,11 +15,12 @@ import tensorflow as tf
 
 from galip_keras import __version__, backend
 from galip_keras.export.runtimes import FORMATS, MANIFEST, TOKENIZER
-from galip_keras.files import write_folder
+from galip_keras.files import sha256, write_folder
+from galip_keras.models.text_encoder import text_encoder
 
 QUANTIZATIONS = ("float16", "int8")
 
-# What is compared after writing.
+# The prompts by which an export is compared with its model.
 _PROMPTS = (
     "a red bird",
     "a small blue bird with yellow wings, flying in the sky",
@@ -29,32 +32,39 @@ _PROMPTS = (
     "a very long sentence " * 20,
 )
 
-# In float32: what embeddings may differ by, and pixels after rounding, in grey levels.
+# Tolerances in float32: for embeddings, and for rounded pixels in grey levels.
 _EMBEDDING_DIFFERENCE = 1e-3
 _PIXEL_DIFFERENCE = 1
-# Quantized: the least ratio of signal to noise, in decibels.
+# Quantized: the lowest peak signal-to-noise ratio that is accepted, in decibels.
 _PSNR = {"float16": 40.0, "int8": 25.0}
 
 
-def export(model, out, file_format, quantize=None, name="model"):
-    """Writes a model for production, and compares what was written with it.
+def export(
+    model: Any,
+    out: str | Path,
+    file_format: str,
+    quantize: str | None = None,
+    name: str = "model",
+) -> dict[str, Any]:
+    """Exports a model and checks the result against it.
 
-    Everything is loaded again by its own runtime in a new process. Where it differs
-    from the model by more than it may, nothing is left behind.
+    A new process loads the export with its own runtime. If the results differ by more
+    than the tolerance, the export is removed.
 
     Args:
         model: a `galip_keras.GALIPTextToImage` with a preprocessor.
-        out: path. The folder to write; it must not exist yet.
-        file_format: string. A key of `exported.FORMATS`.
-        quantize: string. `"float16"` or `"int8"` weights, for LiteRT.
-        name: string. What the manifest calls the model.
+        out: path. The folder to write. It must not exist yet.
+        file_format: string. A key of `galip_keras.export.runtimes.FORMATS`.
+        quantize: string. `"float16"` or `"int8"` weights, for LiteRT only.
+        name: string. The name of the model in the manifest.
 
     Returns:
         The manifest, a dict of plain values.
 
     Raises:
-        ValueError: where that cannot be written here, or came out another model.
-        FileExistsError: where `out` exists.
+        ValueError: if the model cannot be exported this way, or the export does not
+            match it.
+        FileExistsError: if `out` exists.
     """
     out = Path(out)
     _check(model, out, file_format, quantize)
@@ -84,24 +94,28 @@ def export(model, out, file_format, quantize=None, name="model"):
     return manifest
 
 
-def _check(model, out, file_format, quantize):
+def _check(model: Any, out: Path, file_format: str, quantize: str | None) -> None:
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "models are exported with TensorFlow: KERAS_BACKEND=tensorflow"
+            "exporting needs the TensorFlow backend: set KERAS_BACKEND=tensorflow"
         )
     if file_format not in FORMATS:
-        raise ValueError(f"unknown format {file_format!r}: give {', '.join(FORMATS)}")
+        raise ValueError(
+            f"unknown `file_format` {file_format!r}: choose one of {', '.join(FORMATS)}"
+        )
     if quantize and file_format != "litert":
-        raise ValueError("only litert is quantized: leave it out, or take litert")
+        raise ValueError(
+            "only litert can be quantized: leave `quantize` out or choose litert"
+        )
     if quantize and quantize not in QUANTIZATIONS:
-        raise ValueError(f"quantize must be one of {', '.join(QUANTIZATIONS)}")
+        raise ValueError(f"`quantize` must be one of {', '.join(QUANTIZATIONS)}")
     if model.preprocessor is None:
-        raise ValueError("the model has no tokenizer: prompts are no use")
+        raise ValueError("the model has no tokenizer: export one that takes prompts")
     if out.exists():
         raise FileExistsError(f"{out} exists already: choose another `out`")
 
 
-def _write_saved_model(model, folder):
+def _write_saved_model(model: Any, folder: Path) -> None:
     backbone, preprocessor = model.backbone, model.preprocessor
     latent_dim = backbone.generator.latent_dim
 
@@ -124,8 +138,8 @@ def _write_saved_model(model, folder):
 
     @tf.function(input_signature=[token_ids])
     def encode(token_ids):
-        # No token looks at those behind it, and the embedding is read at the end token,
-        # which has the largest id: the padding is work for nothing.
+        # Tokens do not attend to later ones, and the embedding is read at the end
+        # token, which has the largest id. So the padding can be cut off.
         length = tf.reduce_max(tf.argmax(token_ids, axis=1)) + 1
         return backbone.clip.embed_text(token_ids[:, :length])
 
@@ -150,24 +164,25 @@ def _write_saved_model(model, folder):
         png = tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)
         return {"image_bytes": png}
 
-    # What TensorFlow is to find: weights, and the tables of the vocabulary. Of a Keras
-    # layer, as of keras.export.ExportArchive, it would store every weight twice, as
-    # Keras' variable and as its own.
-    found = tf.Module()
-    found.weights = [variable.value for variable in backbone.variables]
-    found.tokenizer = preprocessor.tokenizer
-    # Besides, for whoever loads it in Python: the two halves, and the second compiled
-    # by XLA, which TensorFlow Serving may not have.
-    found.encode, found.decode = encode, decode
+    # TensorFlow must track the weights and the tables of the vocabulary. Tracking the
+    # Keras layers, as keras.export.ExportArchive does, would store every weight twice.
+    root = tf.Module()
+    root.weights = [variable.value for variable in backbone.variables]
+    root.tokenizer = preprocessor.tokenizer
+    # For use from Python: both halves, and the second one compiled by XLA, which
+    # TensorFlow Serving may lack.
+    root.encode, root.decode = encode, decode
     if backend.should_jit(backbone.generator):
-        found.decode_compiled = tf.function(draw, [latents, texts], jit_compile=True)
+        root.decode_compiled = tf.function(draw, [latents, texts], jit_compile=True)
     signatures = {"serving_default": serve, "generate": generate, "embed": embed}
-    tf.saved_model.save(found, str(folder), signatures)
+    tf.saved_model.save(root, str(folder), signatures)
 
 
-def _write_parts(model, folder, file_format, quantize):
+def _write_parts(
+    model: Any, folder: Path, file_format: str, quantize: str | None
+) -> None:
     ending = FORMATS[file_format][2]
-    options = {}
+    options: dict[str, Any] = {}
     if quantize:
         options["optimizations"] = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
@@ -177,22 +192,17 @@ def _write_parts(model, folder, file_format, quantize):
         part.export(path, format=file_format, verbose=False, **options)
 
 
-def _parts(model):
-    """Text encoder and generator, as models of their own on the same weights."""
+def _parts(model: Any) -> tuple[keras.Model, keras.Model]:
+    """The text encoder and the generator as separate models that share the weights."""
     generator = model.backbone.generator
-    token_ids = keras.Input(
-        (model.preprocessor.sequence_length,), dtype="int32", name="token_ids"
-    )
     latents = keras.Input((generator.latent_dim,), name="noise")
     text = keras.Input((generator.clip.embedding_dim,), name="text_embedding")
     parts = (
-        keras.Model(
-            token_ids, generator.clip.embed_text(token_ids), name="text_encoder"
-        ),
+        text_encoder(generator.clip, model.preprocessor.sequence_length),
         keras.Model([latents, text], generator(latents, text), name="generator"),
     )
     for part in parts:
-        # Keras exports what was called.
+        # Keras only exports a model that has been called.
         part(
             keras.tree.map_structure(
                 lambda x: np.zeros((1, *x.shape[1:]), x.dtype), part.input
@@ -201,25 +211,26 @@ def _parts(model):
     return parts
 
 
-def _write_tokenizer(tokenizer, path):
+def _write_tokenizer(tokenizer: Any, path: Path) -> None:
+    # The first call builds it.
     tokenizer("to be built")
-    # keras-hub keeps it to itself; its own files would have to be put together again.
+    # keras-hub has no public access to the tokenizer as one file.
     tokenizer._tokenizer.save(str(path))
 
 
-def _files(folder):
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "sha256": sha256(path),
         }
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
 
 
-def _compare(model, folder, quantize):
-    """Runs what was written, in a new process, beside the model."""
+def _compare(model: Any, folder: Path, quantize: str | None) -> dict[str, float]:
+    """Runs the export in a new process and compares its results with the model's."""
     prompts, seeds = list(_PROMPTS), list(range(len(_PROMPTS)))
     with tempfile.TemporaryDirectory() as temporary:
         path = str(Path(temporary, "expected.npz"))
@@ -240,7 +251,7 @@ def _compare(model, folder, quantize):
         result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         words = (result.stderr.strip().splitlines() or ["it crashed"])[-1]
-        raise ValueError(f"what was written does not run: {words}")
+        raise ValueError(f"the export does not run: {words}")
     found = json.loads(result.stdout.splitlines()[-1])
     if quantize:
         is_same = found["psnr"] >= _PSNR[quantize]
@@ -251,7 +262,7 @@ def _compare(model, folder, quantize):
         )
     if not is_same:
         raise ValueError(
-            "what was written is another model: embeddings differ by "
+            "the export does not match the model: embeddings differ by "
             f"{found['embedding_difference']:.2g}, pixels by "
             f"{found['pixel_difference']:.0f} grey levels, {found['psnr']:.1f} dB"
         )

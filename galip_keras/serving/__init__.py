@@ -1,11 +1,11 @@
-"""The service over a model. It knows no model class: what it takes has `generate`.
+"""Serves a model. Any object with the `generate` method of a model will do.
 
-app.py        the service put together: routes, queue, keys, errors, figures
-batching.py   requests that wait for each other, to be drawn together
-drawing.py    how a batch is drawn
-page.html     what a browser shows
-routes.py     HTTP: TensorFlow Serving's REST, OpenAI's images, a browser's, health
+app.py        puts the service together: routes, queue, keys, errors, metrics
+batching.py   collects requests so that their images are drawn together
+drawing.py    draws a batch
+page.html     the page for a browser
+routes.py     HTTP: TensorFlow Serving's REST, OpenAI's images, plain images, health
 rpc.py        gRPC: TensorFlow Serving's Predict
-schemas.py    what may be asked for
-service.py    what every interface does with a request
+schemas.py    checks of requests
+service.py    what all interfaces share: limits, keys, PNG files
 """

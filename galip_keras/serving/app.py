@@ -1,9 +1,11 @@
-"""The service put together: routes, queue, keys, errors and figures."""
+"""Puts the service together: routes, queue, keys, errors and metrics."""
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
+from typing import Any
 
 import prometheus_client
 from fastapi import Depends, FastAPI, Request
@@ -26,48 +28,59 @@ _log = logging.getLogger("galip.serving")
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-def create_app(
-    model,
-    name="galip",
-    api_key=None,
-    batch_size=8,
-    max_wait=0.01,
-    max_queue=256,
-    timeout=60.0,
-    max_body=65536,
-    page=False,
-    grpc_address=None,
-):
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the service.
+
+    Attributes:
+        name: string. The name of the model for clients.
+        api_key: string. The key that requests must carry, or None for no key.
+        batch_size: int. The most images drawn together.
+        max_wait: float. Seconds that an image may wait for others.
+        max_queue: int. The most images that may wait. Beyond that, status 503.
+        timeout: float. Seconds after which a request is given up, with status 503.
+        max_body: int. The most bytes of a request body. Beyond that, status 413.
+        page: bool. Whether to show a demo page at `/`.
+        grpc_address: string, such as `"127.0.0.1:8500"`. Where to offer TensorFlow
+            Serving's Predict over gRPC, or None to leave it out.
+    """
+
+    name: str = "galip"
+    api_key: str | None = None
+    batch_size: int = 8
+    max_wait: float = 0.01
+    max_queue: int = 256
+    timeout: float = 60.0
+    max_body: int = 65536
+    page: bool = False
+    grpc_address: str | None = None
+
+
+def create_app(model: Any, **settings: Any) -> FastAPI:
     """Builds the service.
 
     Args:
-        model: what has `generate(prompts, seed, truncation)`, as `GALIPTextToImage`.
-        name: string. What clients call the model.
-        api_key: string. What requests have to carry; None for no key.
-        batch_size: int. The most pictures drawn together.
-        max_wait: float. Seconds that a picture may wait for others.
-        max_queue: int. The most pictures that wait; then 503.
-        timeout: float. Seconds after which a request is given up; 503.
-        max_body: int. The most bytes of a request; then 413.
-        page: bool. Whether `/` is a page to play with.
-        grpc_address: string, as `"127.0.0.1:8500"`. Where TensorFlow Serving's Predict
-            is offered over gRPC; None for nowhere.
+        model: object with `generate(prompts, seed, truncation)`, such as a
+            `galip_keras.GALIPTextToImage`.
+        **settings: attributes of `Settings`.
 
     Returns:
         A `fastapi.FastAPI`.
     """
+    chosen = Settings(**settings)
     registry = prometheus_client.CollectorRegistry()
     metrics = _Metrics(registry)
-    drawer = Drawer(model, batch_size)
-    batcher = Batcher(drawer, batch_size, max_wait, max_queue, metrics.batch)
+    drawer = Drawer(model, chosen.batch_size)
+    limits = chosen.batch_size, chosen.max_wait, chosen.max_queue
+    batcher = Batcher(drawer, *limits, metrics.batch)
     metrics.queue.set_function(lambda: batcher.waiting)
-    service = Service(name, batcher, timeout, max_body)
+    service = Service(chosen.name, batcher, chosen.timeout, chosen.max_body)
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
         batcher.start()
         warming = asyncio.create_task(_warm_up(app, batcher, drawer.sizes))
-        async with _over_grpc(service, grpc_address, api_key):
+        async with _over_grpc(service, chosen.grpc_address, chosen.api_key):
             yield
             app.state.is_ready = False
         warming.cancel()
@@ -77,13 +90,13 @@ def create_app(
     app.state.is_ready = False
     app.state.registry = registry
     app.state.service = service
-    guarded = [Depends(_key_check(api_key))] if api_key else []
+    guarded = [Depends(_key_check(chosen.api_key))] if chosen.api_key else []
     app.include_router(routes.health)
-    app.include_router(routes.tensorflow(name), dependencies=guarded)
+    app.include_router(routes.tensorflow(chosen.name), dependencies=guarded)
     app.include_router(routes.images, dependencies=guarded)
     if drawer.interpolates:
         app.include_router(routes.between, dependencies=guarded)
-    if page:
+    if chosen.page:
         app.include_router(routes.page)
     _handle_errors(app)
     _describe(app)
@@ -92,7 +105,7 @@ def create_app(
     async def count(request, call_next):
         start = time.perf_counter()
         response = await call_next(request)
-        # Of a path that is none, no new name is made for whoever tries many.
+        # One label for all unknown paths, so that probing adds no new ones.
         route = getattr(request.scope.get("route"), "path", "other")
         metrics.request(route, response.status_code, time.perf_counter() - start)
         return response
@@ -122,11 +135,11 @@ def _over_grpc(service, address, api_key):
 async def _warm_up(app, batcher, sizes):
     try:
         for size in sizes:
-            # Twice: models may compile a size when it comes again.
+            # Twice, since a model may compile when a batch size comes again.
             for _ in range(2):
                 await batcher.draw([Job("a picture", i) for i in range(size)])
     except Exception:
-        _log.exception("the model does not run")
+        _log.exception("the model failed to warm up")
         return
     app.state.is_ready = True
 
@@ -141,18 +154,18 @@ class _Metrics:
             "galip_request_seconds", "Time of a request.", ["route"],
             buckets=_SECONDS, **options,
         )  # fmt: skip
-        self._pictures = prometheus_client.Counter(
-            "galip_pictures", "Pictures drawn.", **options
+        self._images = prometheus_client.Counter(
+            "galip_pictures", "Images drawn.", **options
         )
         self._batches = prometheus_client.Histogram(
-            "galip_batch_pictures", "Pictures of a batch.",
+            "galip_batch_pictures", "Images in a batch.",
             buckets=(1, 2, 4, 8, 16, 32, 64), **options,
         )  # fmt: skip
         self._drawing = prometheus_client.Histogram(
             "galip_batch_seconds", "Time of a batch.", buckets=_SECONDS, **options
         )
         self.queue = prometheus_client.Gauge(
-            "galip_queue_pictures", "Pictures that wait.", **options
+            "galip_queue_pictures", "Images that wait.", **options
         )
 
     def request(self, route, status, seconds):
@@ -160,7 +173,7 @@ class _Metrics:
         self._seconds.labels(route).observe(seconds)
 
     def batch(self, count, seconds):
-        self._pictures.inc(count)
+        self._images.inc(count)
         self._batches.observe(count)
         self._drawing.observe(seconds)
 

@@ -1,18 +1,29 @@
-"""Pictures of many requests, drawn together."""
+"""Draws the images of many requests together."""
+
+from __future__ import annotations
 
 import asyncio
 import collections
 import concurrent.futures
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 
 class Busy(Exception):
-    """Too many pictures wait already, or the service stops."""
+    """Too many images are waiting, or the service is stopping."""
 
 
 class Job(NamedTuple):
-    """A picture that somebody waits for, perhaps on the way to another sentence."""
+    """An image to draw.
+
+    Attributes:
+        prompt: string.
+        seed: int.
+        truncation: float. Factor of the noise.
+        other: string. A prompt to interpolate to, or None.
+        weight: float in [0, 1]. Weight of `other`.
+    """
 
     prompt: str
     seed: int
@@ -22,63 +33,66 @@ class Job(NamedTuple):
 
 
 class Batcher:
-    """Collects pictures until there are enough, or one has waited long enough.
+    """Collects images until a batch is full, or the first has waited long enough.
 
     Args:
-        draw: callable of a list of `Job`. Returns a sequence of images, one each. It
-            runs in a thread of its own, never twice at a time.
-        batch_size: int. The most pictures drawn together.
-        max_wait: float. Seconds that a picture may wait for company.
-        max_queue: int. The most pictures that wait.
-        on_batch: callable of the number of pictures and the seconds that they took.
+        draw: callable. Takes a sequence of `Job` and returns an image for each. It runs
+            in a separate thread, one call at a time.
+        batch_size: int. The most images drawn together.
+        max_wait: float. Seconds that an image may wait for others.
+        max_queue: int. The most images that may wait.
+        on_batch: callable. Called after each batch with the number of images and the
+            seconds it took.
     """
 
     def __init__(
         self,
-        draw,
-        batch_size=8,
-        max_wait=0.01,
-        max_queue=256,
-        on_batch=lambda count, seconds: None,
-    ):
+        draw: Callable[[Sequence[Job]], Sequence[Any]],
+        batch_size: int = 8,
+        max_wait: float = 0.01,
+        max_queue: int = 256,
+        on_batch: Callable[[int, float], Any] = lambda count, seconds: None,
+    ) -> None:
         self._draw = draw
         self._batch_size = batch_size
         self._max_wait = max_wait
         self._max_queue = max_queue
         self._on_batch = on_batch
+        self._waiting: collections.deque[tuple[Job, asyncio.Future, float]]
         self._waiting = collections.deque()
         self._arrived = asyncio.Event()
         self._is_stopping = False
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "galip-draw")
-        self._task = None
+        self._task: asyncio.Task | None = None
 
     @property
-    def waiting(self):
-        """How many pictures wait to be drawn."""
+    def waiting(self) -> int:
+        """The number of images that wait to be drawn."""
         return len(self._waiting)
 
-    def start(self):
-        """Begins to draw. Called in the event loop that requests are served by."""
+    def start(self) -> None:
+        """Starts drawing. Call it in the event loop that serves the requests."""
         self._task = asyncio.create_task(self._run())
 
-    async def stop(self):
-        """Takes no more, and draws what waits."""
+    async def stop(self) -> None:
+        """Accepts no more images, and draws those that wait."""
         self._is_stopping = True
         self._arrived.set()
-        await self._task
+        if self._task is not None:
+            await self._task
         self._executor.shutdown()
 
-    async def submit(self, jobs):
-        """Draws pictures.
+    async def submit(self, jobs: Sequence[Job]) -> list[Any]:
+        """Queues images and waits until they are drawn.
 
         Args:
-            jobs: list of `Job`.
+            jobs: sequence of `Job`.
 
         Returns:
             A list of images.
 
         Raises:
-            Busy: where they would wait too long.
+            Busy: if the queue is full or the service is stopping.
         """
         if self._is_stopping or self.waiting + len(jobs) > self._max_queue:
             raise Busy
@@ -90,25 +104,25 @@ class Batcher:
         try:
             return await asyncio.gather(*futures)
         finally:
-            # Whoever went away is not drawn for.
+            # Nothing is drawn for a client that has disconnected.
             for future in futures:
                 future.cancel()
 
-    async def draw(self, jobs):
-        """Draws pictures next, whatever waits: to warm up."""
+    async def draw(self, jobs: Sequence[Job]) -> Sequence[Any]:
+        """Draws images at once, ahead of the queue."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._draw, jobs)
 
-    async def _run(self):
+    async def _run(self) -> None:
         while not (self._is_stopping and not self._waiting):
             await self._arrived.wait()
             self._arrived.clear()
             while self._waiting:
-                await self._company()
+                await self._fill()
                 await self._draw_some()
 
-    async def _company(self):
-        """Waits until there are enough, or the first has waited long enough."""
+    async def _fill(self) -> None:
+        """Waits until a batch is full, or the first has waited long enough."""
         deadline = self._waiting[0][2] + self._max_wait
         while len(self._waiting) < self._batch_size and not self._is_stopping:
             left = deadline - time.monotonic()
@@ -120,8 +134,8 @@ class Batcher:
             except asyncio.TimeoutError:
                 return
 
-    async def _draw_some(self):
-        batch = []
+    async def _draw_some(self) -> None:
+        batch: list[tuple[Job, asyncio.Future]] = []
         while self._waiting and len(batch) < self._batch_size:
             job, future, _ = self._waiting.popleft()
             if not future.done():
@@ -131,7 +145,7 @@ class Batcher:
         jobs, futures = zip(*batch, strict=True)
         start = time.perf_counter()
         try:
-            images = await self.draw(jobs)
+            images: Sequence[Any] = await self.draw(jobs)
         except Exception as error:
             images = [error] * len(jobs)
         self._on_batch(len(jobs), time.perf_counter() - start)

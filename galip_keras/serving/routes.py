@@ -1,10 +1,10 @@
-"""The routes: TensorFlow Serving's REST, OpenAI's images, a browser's, and health."""
+"""The routes: TensorFlow Serving's REST, OpenAI's images, plain images, and health."""
 
 import base64
 import random
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import prometheus_client
 from fastapi import APIRouter, Depends, Query, Request
@@ -27,8 +27,11 @@ _WithService = Depends(_service)
 
 def _errors(schema: Any) -> dict[int | str, dict[str, Any]]:
     return {
-        "4XX": {"description": "A request that is not served.", "model": schema},
-        "5XX": {"description": "Not now: ask again.", "model": schema},
+        "4XX": {"description": "The request is refused.", "model": schema},
+        "5XX": {
+            "description": "The service failed or is busy: try again.",
+            "model": schema,
+        },
     }
 
 
@@ -40,7 +43,9 @@ def _body_of(schema):
 
 def describe(document):
     """Adds to an OpenAPI document the schemas of bodies, in place."""
-    models = [(model, "validation") for model in (schemas.Predict, schemas.Generation)]
+    models: list[tuple[Any, Literal["validation"]]] = [
+        (model, "validation") for model in (schemas.Predict, schemas.Generation)
+    ]
     _, found = models_json_schema(models, ref_template=_REF)
     document["components"]["schemas"].update(found["$defs"])
 
@@ -52,13 +57,13 @@ health = APIRouter(tags=["health"], responses=_errors(schemas.Error))
 
 @health.get("/healthz", response_class=PlainTextResponse)
 def healthz():
-    """The process lives."""
+    """Whether the process is alive."""
     return "ok"
 
 
 @health.get("/readyz", response_class=PlainTextResponse)
 def readyz(request: Request):
-    """The model is loaded and warm."""
+    """Whether the model is loaded and warm."""
     if not request.app.state.is_ready:
         raise busy("the model is not ready")
     return "ok"
@@ -66,7 +71,7 @@ def readyz(request: Request):
 
 @health.get("/metrics", response_class=PlainTextResponse)
 def prometheus(request: Request):
-    """Figures for Prometheus."""
+    """Metrics for Prometheus."""
     text = prometheus_client.generate_latest(request.app.state.registry)
     return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
@@ -82,7 +87,7 @@ def tensorflow(name):
     @router.get(base)
     @router.get(f"{base}/versions/{Service.version}", include_in_schema=False)
     def status(request: Request):
-        """Whether the model can be asked."""
+        """Whether the model is available."""
         state = "AVAILABLE" if request.app.state.is_ready else "LOADING"
         ok = {"error_code": "OK", "error_message": ""}
         version = {"version": Service.version, "state": state, "status": ok}
@@ -91,7 +96,7 @@ def tensorflow(name):
     @router.get(f"{base}/metadata")
     @router.get(f"{base}/versions/{Service.version}/metadata", include_in_schema=False)
     def metadata():
-        """The signature: what it takes, and what it gives."""
+        """The inputs and outputs of the model."""
 
         def tensor(dtype, tensor_name):
             shape = {"dim": [{"size": "-1", "name": ""}], "unknown_rank": False}
@@ -118,13 +123,13 @@ def tensorflow(name):
         include_in_schema=False,
     )
     async def predict(request: Request, service: Service = _WithService):
-        """Pictures of prompts and seeds, PNG in base64."""
+        """Draw images from prompts and seeds, returned as PNG in base64."""
         asked = await service.read(request, schemas.Predict)
         if (asked.instances is None) == (asked.inputs is None):
-            raise Refusal(400, "give `instances` or `inputs`, one of them")
-        if asked.inputs is None:
+            raise Refusal(400, "give either `instances` or `inputs`")
+        if asked.instances is not None:
             jobs = [Job(x.prompt, x.seed) for x in asked.instances]
-        else:
+        elif asked.inputs is not None:
             jobs = [Job(*x) for x in asked.inputs.rows()]
         images = [{"b64": _base64(png)} for png in await service.draw(jobs)]
         return {"predictions" if asked.inputs is None else "outputs": images}
@@ -154,7 +159,7 @@ def models(service: Service = _WithService):
     responses=_errors(schemas.OpenAIError),
 )
 async def generations(request: Request, service: Service = _WithService):
-    """Pictures of a prompt, as OpenAI's images API gives them."""
+    """Draw images from a prompt, in the format of OpenAI's images API."""
     asked = await service.read(request, schemas.Generation)
     seed = random.randrange(2**32) if asked.seed is None else asked.seed
     seeds = [(seed + i) % 2**63 for i in range(asked.n)]
@@ -188,7 +193,7 @@ async def image(
     truncation: _Truncation = 1.0,
     service: Service = _WithService,
 ):
-    """A picture, for a browser."""
+    """Draw one image, as a PNG file."""
     return await _answer(service, Job(prompt, seed, truncation))
 
 
@@ -204,7 +209,7 @@ async def interpolation(
     truncation: _Truncation = 1.0,
     service: Service = _WithService,
 ):
-    """A picture on the way from a sentence (weight 0) to another (1)."""
+    """Draw an image between two prompts: weight 0 is `prompt`, 1 is `other`."""
     return await _answer(service, Job(prompt, seed, truncation, other, weight))
 
 

@@ -22,7 +22,7 @@ _DTYPES = {"prompt": tf.string, "seed": tf.int64}
 
 @contextlib.asynccontextmanager
 async def serving(service, address, api_key=None):
-    """Listens for as long as the context lasts, and ends once all is answered.
+    """Serves while the context lasts, and answers pending requests before it ends.
 
     Args:
         service: `Service`.
@@ -31,7 +31,7 @@ async def serving(service, address, api_key=None):
             `Bearer KEY`; None for no key.
 
     Raises:
-        RuntimeError: where it cannot listen there.
+        RuntimeError: if it cannot listen on `address`.
     """
     options = [
         ("grpc.max_receive_message_length", service.max_body),
@@ -79,7 +79,7 @@ def _predict(service, api_key):
 
 
 def _jobs(request, service):
-    """The pictures that a request asks for."""
+    """The images that a request asks for."""
     spec = request.model_spec
     if spec.name != service.name:
         raise Refusal(404, f"the model's name is {service.name}")
@@ -89,16 +89,16 @@ def _jobs(request, service):
         raise Refusal(400, f"its signature is {_SIGNATURE}")
     if request.inputs.keys() != _DTYPES.keys():
         raise Refusal(400, "its inputs are `prompt` and `seed`")
-    columns = {name: _values(name, tensor) for name, tensor in request.inputs.items()}
+    values = {name: _values(name, tensor) for name, tensor in request.inputs.items()}
     with refusing():
-        columns = schemas.Columns.model_validate(columns)
+        columns = schemas.Columns.model_validate(values)
     return [Job(*x) for x in columns.rows()]
 
 
 def _values(name, tensor):
     """A list of a tensor's values."""
     shape = [dim.size for dim in tensor.tensor_shape.dim]
-    # Checked first: of one value and a shape NumPy would make as many as that says.
+    # Check the shape first: NumPy would repeat a single value to fill a huge one.
     if len(shape) != 1 or not 1 <= shape[0] <= schemas.MOST_IMAGES:
         raise Refusal(400, f"{name}: not of shape (1,) to ({schemas.MOST_IMAGES},)")
     dtype = _DTYPES[name]

@@ -1,11 +1,11 @@
-"""What may be asked for, of each of the interfaces."""
+"""The requests and errors of each interface, as pydantic models."""
 
 import base64
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-# CLIP reads 77 tokens; what is longer is a mistake, or none.
+# CLIP reads 77 tokens, so a longer prompt is a mistake or an attack.
 MOST_CHARACTERS = 2000
 MOST_IMAGES = 16
 
@@ -15,17 +15,17 @@ Truncation = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
 
 
 def _text(value: Any) -> Any:
-    """TensorFlow Serving's way to write bytes: `{"b64": ...}`."""
+    """Decodes bytes as TensorFlow Serving writes them: `{"b64": ...}`."""
     if isinstance(value, dict) and value.keys() == {"b64"}:
         try:
             return base64.b64decode(value["b64"], validate=True).decode()
         except (ValueError, TypeError) as error:
-            raise ValueError("b64 holds no base64 of UTF-8 text") from error
+            raise ValueError("b64 must be UTF-8 text in base64") from error
     return value
 
 
 class Instance(BaseModel):
-    """A picture, by row."""
+    """The prompt and seed of one image."""
 
     model_config = ConfigDict(extra="forbid")
     prompt: Prompt
@@ -35,7 +35,7 @@ class Instance(BaseModel):
 
 
 class Columns(BaseModel):
-    """Pictures, by column."""
+    """The prompts and seeds of several images, as two lists."""
 
     model_config = ConfigDict(extra="forbid")
     prompt: list[Prompt] = Field(min_length=1, max_length=MOST_IMAGES)
@@ -47,18 +47,18 @@ class Columns(BaseModel):
         return [_text(x) for x in value] if isinstance(value, list) else value
 
     @model_validator(mode="after")
-    def _are_as_many(self):
+    def _check_lengths(self) -> "Columns":
         if len(self.prompt) != len(self.seed):
-            raise ValueError("prompt and seed must be as many")
+            raise ValueError("prompt and seed must have the same length")
         return self
 
-    def rows(self):
-        """`(prompt, seed)` of each picture."""
+    def rows(self) -> list[tuple[str, int]]:
+        """Pairs of prompt and seed, one per image."""
         return list(zip(self.prompt, self.seed, strict=True))
 
 
 class Predict(BaseModel):
-    """TensorFlow Serving's predict: `instances` or `inputs`."""
+    """A predict request of TensorFlow Serving: `instances` or `inputs`."""
 
     model_config = ConfigDict(extra="forbid")
     signature_name: Literal["serving_default", ""] = "serving_default"
@@ -67,7 +67,7 @@ class Predict(BaseModel):
 
 
 class Generation(BaseModel):
-    """OpenAI's images API. Fields that have no meaning here are let through."""
+    """A request of OpenAI's images API. Fields with no meaning here are ignored."""
 
     model_config = ConfigDict(extra="ignore")
     prompt: Prompt
@@ -80,13 +80,13 @@ class Generation(BaseModel):
 
 
 class Error(BaseModel):
-    """An error, as TensorFlow Serving has it."""
+    """An error in the format of TensorFlow Serving."""
 
     error: str
 
 
 class Failure(BaseModel):
-    """What went wrong."""
+    """Details of an error."""
 
     message: str
     type: str
@@ -95,6 +95,6 @@ class Failure(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """An error, as OpenAI's API has it."""
+    """An error in the format of OpenAI's API."""
 
     error: Failure

@@ -1,4 +1,6 @@
-"""What every interface does with a request: check it, queue it, make a file of it."""
+"""What all interfaces do with a request: check it, queue it, write PNG files."""
+
+from __future__ import annotations
 
 import asyncio
 import contextlib
@@ -6,75 +8,89 @@ import hmac
 import io
 import json
 import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from galip_keras.serving.batching import Busy
+from galip_keras.serving.batching import Batcher, Busy, Job
 
 _log = logging.getLogger("galip.serving")
 
+Schema = TypeVar("Schema", bound=BaseModel)
+
 
 class Refusal(Exception):
-    """A request that is not served: a status, and why."""
+    """Refuses a request.
 
-    def __init__(self, status, message, headers=None):
+    Args:
+        status: int. The HTTP status.
+        message: string. The reason, for the client.
+        headers: mapping of strings. Headers of the response.
+    """
+
+    def __init__(
+        self, status: int, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers
 
 
 class Service:
-    """A model behind a queue, with the limits of a request.
+    """A model behind a queue, with limits for requests.
 
     Args:
         name: string. What clients call the model.
-        batcher: `Batcher`.
+        batcher: a `Batcher`.
         timeout: float. Seconds after which a request is given up.
-        max_body: int. The most bytes of a request.
+        max_body: int. The most bytes of a request body.
     """
 
-    # What stands in for a number where models have only one.
+    # TensorFlow Serving numbers the versions of a model. Here there is only one.
     version = "1"
 
-    def __init__(self, name, batcher, timeout, max_body):
+    def __init__(
+        self, name: str, batcher: Batcher, timeout: float, max_body: int
+    ) -> None:
         self.name = name
         self.batcher = batcher
         self.timeout = timeout
         self.max_body = max_body
 
-    async def draw(self, jobs):
-        """Draws pictures.
+    async def draw(self, jobs: Sequence[Job]) -> list[bytes]:
+        """Draws images.
 
         Args:
-            jobs: list of `Job`.
+            jobs: sequence of `Job`.
 
         Returns:
             A list of bytes, PNG files.
 
         Raises:
-            Refusal: 503, where they would take too long.
+            Refusal: 503 if the queue is full or drawing takes too long.
         """
         try:
             images = await asyncio.wait_for(self.batcher.submit(jobs), self.timeout)
         except Busy:
-            raise busy("too many pictures wait already") from None
+            raise busy("too many images are waiting") from None
         except asyncio.TimeoutError:
-            raise busy("the pictures took too long") from None
+            raise busy("drawing the images took too long") from None
         return [_png(image) for image in images]
 
-    async def read(self, request, schema):
-        """Reads and checks the body of a request.
+    async def read(self, request: Any, schema: type[Schema]) -> Schema:
+        """Reads and validates the body of a request.
 
         Args:
-            request: `fastapi.Request`.
-            schema: a pydantic model.
+            request: a `fastapi.Request`.
+            schema: a subclass of `pydantic.BaseModel`.
 
         Returns:
-            An instance of it.
+            An instance of `schema`.
 
         Raises:
-            Refusal: 400, 408 or 413.
+            Refusal: 400 if the body is invalid, 408 if it is late, 413 if too long.
         """
         try:
             body = await asyncio.wait_for(self._body(request), self.timeout)
@@ -83,58 +99,58 @@ class Service:
         with refusing():
             return schema.model_validate_json(body)
 
-    async def _body(self, request):
+    async def _body(self, request: Any) -> bytes:
         body = bytearray()
         async for part in request.stream():
             body += part
             if len(body) > self.max_body:
-                raise Refusal(413, f"more than {self.max_body} bytes")
+                raise Refusal(413, f"the request has more than {self.max_body} bytes")
         return bytes(body)
 
 
-def check_key(key, authorization):
-    """Refuses whoever does not carry the key.
+def check_key(key: str, authorization: str) -> None:
+    """Checks the key of a request.
 
     Args:
-        key: string.
-        authorization: string, `Bearer KEY` or the key alone.
+        key: string. The right key.
+        authorization: string. `Bearer KEY`, or the key alone.
 
     Raises:
-        Refusal: 401.
+        Refusal: 401 if the key is wrong or missing.
     """
     given = authorization.removeprefix("Bearer ")
     if not hmac.compare_digest(given.encode(), key.encode()):
         raise Refusal(401, "a key is needed: Authorization: Bearer KEY")
 
 
-def busy(reason):
-    """A refusal of what may be asked again."""
+def busy(reason: str) -> Refusal:
+    """A `Refusal` that tells the client to retry."""
     return Refusal(503, f"{reason}: try again", {"Retry-After": "1"})
 
 
-def log_failure(error):
-    """Logs what failed inside. Returns what a client is told of it: not the reason."""
+def log_failure(error: Exception) -> str:
+    """Logs an internal error. Returns a message for the client without details."""
     _log.error("a request failed", exc_info=error)
-    return "it failed: see the log of the service"
+    return "internal error: see the log of the service"
 
 
-def _png(image):
+def _png(image: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "png")
     return file.getvalue()
 
 
 @contextlib.contextmanager
-def refusing():
-    """Turns pydantic's errors into refusals."""
+def refusing() -> Iterator[None]:
+    """Turns validation errors into a `Refusal` with status 400."""
     try:
         yield
     except ValidationError as error:
         raise Refusal(400, first_error(error.errors())) from None
 
 
-def first_error(errors):
-    """The first of pydantic's errors in words."""
+def first_error(errors: Sequence[Any]) -> str:
+    """A message for the first of the errors that pydantic found."""
     error = errors[0]
     place = ".".join(str(part) for part in error["loc"] if part != "query")
     message = json.dumps(error["msg"])[1:-1]

@@ -137,7 +137,7 @@ def test_what_xla_compiles_makes_the_same_pictures(model, tmp_path, monkeypatch)
 
 def test_what_came_out_wrong_leaves_nothing(model, tmp_path, monkeypatch):
     monkeypatch.setitem(export._PSNR, "int8", 500.0)
-    with pytest.raises(ValueError, match="what was written is another model"):
+    with pytest.raises(ValueError, match="the export does not match the model"):
         export.export(model, tmp_path / "out", "litert", "int8")
     monkeypatch.setattr(export.subprocess, "run", lambda *_, **__: child_that_fails())
     with pytest.raises(ValueError, match="does not run: no runtime"):

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 from service import PREDICT, Model, free_port, pixel, served, wait_until_ready
 
@@ -107,6 +108,22 @@ def test_a_picture_between_two_sentences(client, model):
 
     with TestClient(create_app(Plain())) as other:
         assert other.get("/interpolation", params=asked).status_code == 404
+
+
+def test_an_interpolation_begins_with_the_image_of_its_prompt():
+    network = tiny.text_to_image(0.05)
+    with TestClient(create_app(network, batch_size=1)) as client:
+        wait_until_ready(client)
+        asked = {"prompt": "a red bird", "seed": 3, "truncation": 0.7}
+        image = client.get("/image", params=asked).content
+        # The second weight changes nothing but takes the way through embeddings.
+        start, near = (
+            client.get("/interpolation", params={**asked, "other": "x", "weight": w})
+            for w in (0, 1e-12)
+        )
+    assert start.content == image
+    pixels = [np.asarray(Image.open(io.BytesIO(x)), int) for x in (image, near.content)]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 1
 
 
 def test_a_page_where_it_is_asked_for(client):

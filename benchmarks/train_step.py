@@ -66,8 +66,7 @@ def measure(args):
     common.use_cores()
     import keras
 
-    from galip_keras import GALIP, MateD, datasets
-    from galip_keras.backend import devices
+    from galip_keras import GALIP, MateD, backend, datasets
     from galip_keras.datasets import embeddings
     from galip_keras.datasets.pipeline import training_batches
     from galip_keras.models.text_to_image import build
@@ -87,8 +86,8 @@ def measure(args):
         set_precision(model.backbone, args.precision)
         discriminator = MateD.for_clip(generator.clip, dtype=args.precision)
         # As `galip train` does it.
-        if devices.is_cpu():
-            devices.repeatable()
+        if backend.is_cpu():
+            backend.repeatable()
         gan = GALIP(generator, discriminator, average=True)
         gan.compile()
         batches = training_batches(

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-if keras.config.backend() != "tensorflow":
-    # TensorFlow only feeds the other backends, yet would take their GPU's memory. It
-    # is too late where the caller has used TensorFlow before: then it is theirs.
-    with contextlib.suppress(RuntimeError):
-        tf.config.set_visible_devices([], "GPU")
+from galip_keras import backend
+
+backend.hide_gpus_from_tensorflow()
 
 # A picture is resized to 76/64 of the crop, so that crops differ.
 _RESIZE = (76, 64)

@@ -18,9 +18,9 @@ else:
     virtual = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
     tf.config.set_logical_device_configuration(cpu, virtual)
 import keras, numpy as np, tensorflow as tf, tiny
-from galip_keras.backend import devices
+from galip_keras import backend
 
-with devices.use(count) as is_shared:
+with backend.use(count) as is_shared:
     assert is_shared == (count > 1)
     model = tiny.gan(average=True)
     model.compile()
@@ -51,8 +51,8 @@ def test_two_devices_end_in_the_weights_of_one(tmp_path):
 
 
 COMPILED = """
-from galip_keras.backend import devices
-devices.repeatable()
+from galip_keras import backend
+backend.repeatable()
 import tiny, warnings
 warnings.simplefilter("error", UserWarning)
 gan = tiny.gan()

@@ -24,6 +24,7 @@ backend's file defines the same functions. For autodiff:
   that share it. In a training step `x` is this device's share.
 - `repeatable()`: from here on the same program gives the same numbers, on a CPU bit for
   bit.
+- `can_export()`: whether Keras exports models on this backend to all of our formats.
 - `hide_gpus_from_tensorflow()`: keeps TensorFlow, which reads data for every backend,
   from taking the GPUs of another one.
 """
@@ -59,6 +60,7 @@ highest = _verbs.highest
 is_cpu = _verbs.is_cpu
 roll = _verbs.roll
 repeatable = _verbs.repeatable
+can_export = _verbs.can_export
 hide_gpus_from_tensorflow = _verbs.hide_gpus_from_tensorflow
 
 # The name of this package's device functions in earlier versions.

@@ -34,6 +34,11 @@ def roll(x):
     return ops.roll(x, -1, axis=0)
 
 
+def can_export() -> bool:
+    """Whether models can be exported: they are exported with TensorFlow."""
+    return False
+
+
 def hide_gpus_from_tensorflow() -> None:
     """Keeps TensorFlow, which only reads data, from taking this backend's GPUs."""
     import tensorflow as tf

@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from galip_keras.backend import common
+from galip_keras.backend.common import can_export as can_export
 from galip_keras.backend.common import (
     hide_gpus_from_tensorflow as hide_gpus_from_tensorflow,
 )

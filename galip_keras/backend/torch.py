@@ -7,6 +7,7 @@ import keras
 import torch
 from keras import ops
 
+from galip_keras.backend.common import can_export as can_export
 from galip_keras.backend.common import (
     hide_gpus_from_tensorflow as hide_gpus_from_tensorflow,
 )

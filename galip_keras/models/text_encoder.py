@@ -1,17 +1,14 @@
 """CLIP's text encoder as a Keras model, and text embeddings of many texts."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
+from galip_keras.models.batches import padded_batches
 from galip_keras.models.clip import FrozenCLIP
 from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
-
-T = TypeVar("T")
 
 
 def text_encoder(clip: FrozenCLIP, sequence_length: int | None = None) -> keras.Model:
@@ -51,21 +48,3 @@ def embed_texts(
         embedded = encoder.predict_on_batch(np.asarray(preprocessor(batch)))
         parts.append(ops.convert_to_numpy(embedded)[:count])
     return np.concatenate(parts)
-
-
-def padded_batches(
-    items: Iterable[T], batch_size: int
-) -> Iterator[tuple[list[T], int]]:
-    """Splits items into batches of one size, since each size compiles a new graph.
-
-    Args:
-        items: iterable.
-        batch_size: int.
-
-    Yields:
-        Tuples of a list of `batch_size` items and the number of them that count. The
-        last list is filled up with copies of the last item.
-    """
-    items = iter(items)
-    while batch := list(itertools.islice(items, batch_size)):
-        yield batch + batch[-1:] * (batch_size - len(batch)), len(batch)

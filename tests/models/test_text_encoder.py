@@ -6,8 +6,9 @@ import tiny
 from keras.ops import convert_to_numpy
 
 from galip_keras import GALIPTextToImagePreprocessor
+from galip_keras.models.batches import padded_batches
 from galip_keras.models.random_clip import byte_tokenizer
-from galip_keras.models.text_encoder import embed_texts, padded_batches, text_encoder
+from galip_keras.models.text_encoder import embed_texts, text_encoder
 
 TEXTS = ["a red bird", "an owl", "a café 🐦", "", "a bird"]
 

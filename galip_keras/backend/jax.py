@@ -14,14 +14,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from galip_keras.backend import common
-from galip_keras.backend.common import can_export as can_export
-from galip_keras.backend.common import (
-    hide_gpus_from_tensorflow as hide_gpus_from_tensorflow,
+from galip_keras.backend.common import (  # noqa: F401
+    can_export,
+    hide_gpus_from_tensorflow,
+    is_cpu,
+    roll,
 )
-from galip_keras.backend.common import is_cpu as is_cpu
-
-# An array that several devices hold is one array.
-from galip_keras.backend.common import roll as roll
 
 _open_scopes: list[keras.StatelessScope] = []
 

@@ -6,10 +6,12 @@
 import tensorflow as tf
 
 from galip_keras.backend import common
-from galip_keras.backend.common import highest as highest
-from galip_keras.backend.common import is_cpu as is_cpu
-from galip_keras.backend.common import join as join
-from galip_keras.backend.common import process as process
+from galip_keras.backend.common import (  # noqa: F401
+    highest,
+    is_cpu,
+    join,
+    process,
+)
 
 # A model of more parameters, or a run of more steps, is compiled on a CPU.
 _LARGE = 1e7

@@ -7,14 +7,14 @@ import keras
 import torch
 from keras import ops
 
-from galip_keras.backend.common import can_export as can_export
-from galip_keras.backend.common import (
-    hide_gpus_from_tensorflow as hide_gpus_from_tensorflow,
+from galip_keras.backend.common import (  # noqa: F401
+    can_export,
+    hide_gpus_from_tensorflow,
+    highest,
+    join,
+    process,
+    roll,
 )
-from galip_keras.backend.common import highest as highest
-from galip_keras.backend.common import join as join
-from galip_keras.backend.common import process as process
-from galip_keras.backend.common import roll as roll
 
 
 def run_step(model, step, data):

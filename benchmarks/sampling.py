@@ -22,7 +22,7 @@ def main():
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--backends", default=",".join(common.installed()))
     parser.add_argument("--quick", action="store_true", help="a tiny model, one batch")
-    parser.add_argument("--exports", action="store_true", help="exports, fp32, too")
+    parser.add_argument("--exports", action="store_true", help="also time exports")
     parser.add_argument("--backend", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--out", help="JSON file to write")

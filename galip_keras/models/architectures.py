@@ -19,7 +19,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "galip_small": {
         "description": "For images of 64 pixels, on a small CLIP of your own (`clip`). "
-        "What ships as toybirds.",
+        "The architecture of toybirds.",
         "clip": "random",
         "random_clip": {
             "image_size": 64,

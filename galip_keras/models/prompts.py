@@ -5,7 +5,7 @@ import html
 import ftfy
 import numpy as np
 
-# What OpenAI's tokenizer takes for a word. In a graph keras-hub's tokenizer splits
+# The words of OpenAI's tokenizer. In a graph keras-hub's tokenizer splits
 # elsewhere, but never joins words on different lines.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{Z}\p{L}\p{N}]+"
 

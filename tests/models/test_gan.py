@@ -217,7 +217,7 @@ def test_mixed_precision_trains_for_200_steps(precision):
     history = model.fit(tiny.batch(40), batch_size=4, epochs=20, verbose=0).history
     for layer in (model.generator.to_rgb, model.discriminator.head_conv_1):
         assert layer.compute_dtype == precision.removeprefix("mixed_")
-    # Not the gradient norms: infinite where scaled gradients overflow.
+    # Gradient norms are left out: they are infinite when scaled gradients overflow.
     assert all(np.isfinite(history[name]).all() for name in LOSSES)
     assert all(np.isfinite(v).all() for v in values(model.trainable_variables))
     # A step whose scaled gradients overflow is skipped, which few may be.

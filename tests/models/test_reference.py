@@ -288,8 +288,8 @@ def test_generator_gradients(model, step):
 def test_networks_after_the_step(model, forward, step):
     logits = model.discriminator(forward.features_real, forward.text)
     assert_close(logits, reference.after_step()["logits_after"][:, :, 0, 0], 2e-3)
-    # Adam's first step is as long where the gradient is next to nothing, so the images,
-    # whose span is 5, carry the reference's rounding too: float64 is off by 0.006.
+    # Adam's first step is equally long for tiny gradients. The images, which span 5,
+    # therefore carry the reference's rounding too: float64 is off by 0.006.
     noise = reference.forward()["noise"]
     fake = convert_to_numpy(model.generator(noise, forward.text))[:, ::4, ::4]
     error = fake - reference.channels_last(reference.after_step()["fake_after"])

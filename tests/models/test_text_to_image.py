@@ -117,7 +117,7 @@ def test_preset_round_trip_through_keras_hub(model, tmp_path):
     np.testing.assert_array_equal(
         loaded.generate(PROMPTS, seed=1), model.generate(PROMPTS, seed=1)
     )
-    # What is frozen stays frozen, what is trainable stays so.
+    # Frozen variables stay frozen, and trainable ones trainable.
     count = len(model.backbone.trainable_variables)
     assert len(loaded.backbone.trainable_variables) == count
     assert not loaded.backbone.clip.trainable_variables

@@ -303,11 +303,10 @@ class GALIP(keras.Model):
         (_, (logits, extracted)), gradients = backend.value_and_input_gradient(
             matching, real_features, text_embeddings
         )
-        mismatched = self.discriminator.match(extracted, backend.roll(text_embeddings))
-        fake = self.discriminator(fake_features, text_embeddings)
+        rolled = backend.roll(text_embeddings)
         d_real = losses.hinge_real(logits)
-        d_mismatch = losses.hinge_fake(mismatched)
-        d_fake = losses.hinge_fake(fake)
+        d_mismatch = losses.hinge_fake(self.discriminator.match(extracted, rolled))
+        d_fake = losses.hinge_fake(self.discriminator(fake_features, text_embeddings))
         penalty = losses.matching_aware_penalty(gradients, self.penalty_weight)
         terms = {
             "d_real": d_real,

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, its own rates, timing, table and JSON."""
+"""What the benchmarks share: machine, its compute rates, timing, table and JSON."""
 
 import json
 import os
@@ -12,12 +12,12 @@ import time
 HERE = pathlib.Path(__file__).parent
 BACKENDS = ("tensorflow", "jax", "torch")
 
-# The 3x3 convolutions that most of the generator's work is: batch, size, channels.
+# The 3x3 convolutions that dominate the generator's work: batch, size, channels.
 CONVOLUTIONS = [(8, 32, 512), (8, 64, 256), (8, 128, 128), (8, 224, 64)]
 
 
 def machine():
-    """A description of the machine and of what is installed, as plain values."""
+    """Describes the machine and the installed versions, as plain values."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
@@ -55,14 +55,14 @@ def _processor():
 
 
 def installed():
-    """The backends that can be imported."""
+    """Lists the backends that can be imported."""
     import importlib.util
 
     return [b for b in BACKENDS if importlib.util.find_spec(b)]
 
 
 def seconds(fn, repeats=5, warm_up=2):
-    """The median of warm runs of `fn`, in seconds."""
+    """Returns the median time of warm runs of `fn`, in seconds."""
     for _ in range(warm_up):
         fn()
     times = []
@@ -74,7 +74,7 @@ def seconds(fn, repeats=5, warm_up=2):
 
 
 def in_backend(script, backend, arguments):
-    """Runs a script's `--backend` part in a process of its own; the rows it printed."""
+    """Runs a script's `--backend` part in a child process. Returns its rows."""
     command = [sys.executable, script, "--backend", backend, *arguments]
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -84,7 +84,7 @@ def in_backend(script, backend, arguments):
 
 
 def use_cores():
-    """Keeps every backend to the cores that this process may use."""
+    """Limits every backend to the cores that this process may use."""
     cores = len(os.sched_getaffinity(0))
     if os.environ["KERAS_BACKEND"] == "torch":
         import torch
@@ -97,7 +97,7 @@ def use_cores():
 
 
 def compiled(fn, variables=(), jit=True):
-    """A function of tensors as the backend runs it best, or as it is."""
+    """Compiles a function of tensors by the backend's compiler if `jit`."""
     import keras
 
     backend = keras.backend.backend()
@@ -126,7 +126,7 @@ def compiled(fn, variables=(), jit=True):
 
 
 def rates(dtype="float32", quick=False):
-    """This backend's own rates in GFLOP/s: 3x3 convolutions and a matrix product."""
+    """Measures this backend's GFLOP/s for 3x3 convolutions and a matrix product."""
     import numpy as np
     from keras import ops
 
@@ -158,7 +158,7 @@ def _convolution(x, kernel):
     if not _is_compiler():
         import torch
 
-        # Its own fastest layout, which Keras' channels-last arrays are a view of.
+        # PyTorch's fastest layout. Keras' channels-last arrays are a view of it.
         x = x.permute(0, 3, 1, 2)
         kernel = kernel.permute(3, 2, 0, 1).contiguous(
             memory_format=torch.channels_last
@@ -172,7 +172,7 @@ def _convolution(x, kernel):
 
 
 def wait(outputs):
-    """Returns when the outputs are there, without copying more than a number."""
+    """Waits for the outputs, and copies one number at most."""
     if hasattr(outputs, "block_until_ready"):
         outputs.block_until_ready()
     else:
@@ -180,7 +180,7 @@ def wait(outputs):
 
 
 def report(name, rows, out, **more):
-    """Prints the machine and the rows as a table, and writes all of it as JSON."""
+    """Prints the machine and a table of the rows, and writes both as JSON."""
     described = machine()
     print(", ".join(f"{key} {value}" for key, value in described.items() if value))
     for key, value in more.items():
@@ -210,17 +210,17 @@ def _rounded(value):
     return [_rounded(v) for v in value] if isinstance(value, list) else value
 
 
-def pictures(folder, count, size=320):
-    """Writes a folder of captioned JPEGs that are about as hard to decode as photos."""
+def images(folder, count, size=320):
+    """Writes captioned JPEGs to a folder, about as hard to decode as photos."""
     import numpy as np
     from PIL import Image
 
     rng = np.random.default_rng(0)
     for i in range(count):
         coarse = rng.integers(0, 256, (size // 8, size // 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+        image = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
         grain = rng.integers(-12, 13, (size, size, 3))
-        pixels = np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8)
+        pixels = np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)
         path = pathlib.Path(folder, f"{i:05}.jpg")
         Image.fromarray(pixels).save(path, quality=90)
-        path.with_suffix(".txt").write_text(f"a picture of the number {i}\nnoise {i}\n")
+        path.with_suffix(".txt").write_text(f"an image of the number {i}\nnoise {i}\n")

@@ -1,4 +1,4 @@
-"""Pictures a second from prepared records to training batches, with captions.
+"""Images per second from prepared records to training batches, with captions.
 
 python benchmarks/pipeline.py [--crop-size 256] [--batch-size 32] [--quick]
 """
@@ -17,7 +17,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--crop-size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--quick", action="store_true", help="few pictures")
+    parser.add_argument("--quick", action="store_true", help="few images")
     parser.add_argument("--out", help="JSON file to write")
     args = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -33,9 +33,9 @@ def measure(args, folder):
 
     count, repeats = (32, 2) if args.quick else (512, 5)
     preprocessor = build("galip_tiny").preprocessor
-    source = folder / "pictures"
+    source = folder / "images"
     source.mkdir()
-    common.pictures(source, count)
+    common.images(source, count)
     start = time.perf_counter()
     builder = datasets.prepare(f"folder:{source}", str(folder / "data"))
     prepared = time.perf_counter() - start
@@ -56,8 +56,8 @@ def measure(args, folder):
     return {
         "crop": args.crop_size,
         "batch": args.batch_size,
-        "preparing, pictures/s": count / prepared,
-        "pictures/s": count
+        "preparing, images/s": count / prepared,
+        "images/s": count
         // args.batch_size
         * args.batch_size
         / statistics.median(times),

@@ -1,12 +1,12 @@
-"""Seconds an image: the full-size generator on every backend, against the machine.
+"""Seconds per image of the full-size generator on every backend.
 
     python benchmarks/sampling.py [--batch-sizes 1,8,32] [--precision float32] [--quick]
-    python benchmarks/sampling.py --exports     # what `galip export` writes, too
+    python benchmarks/sampling.py --exports     # also exported models
 
-The generator alone, or where it says so, as exports are, from prompts to pictures.
+Times the generator alone. Rows that say so, and exports, go from prompts to images.
 
-`share` is the direct form's work over the time and the machine's convolution rate R,
-which is the best of the backends'. It can be over 1: the fused form does less work.
+`share` is the work of the direct form divided by the time and by R, the best
+convolution rate of all backends. It can exceed 1, since the fused form does less work.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main():
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--backends", default=",".join(common.installed()))
     parser.add_argument("--quick", action="store_true", help="a tiny model, one batch")
-    parser.add_argument("--exports", action="store_true", help="exports, fp32, too")
+    parser.add_argument("--exports", action="store_true", help="also time exports")
     parser.add_argument("--backend", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--out", help="JSON file to write")
@@ -58,7 +58,7 @@ def main():
 
 
 def measure(args):
-    """One backend's rates and rows."""
+    """Measures the rates and rows of one backend."""
     common.use_cores()
     from galip_keras.models.text_to_image import build
     from galip_keras.presets.precision import set_precision
@@ -91,7 +91,7 @@ EXPORTS = (
 
 
 def write_exports(args):
-    """Rows of each export, written here and timed in a process of its own."""
+    """Exports the model in every format and times each in a child process."""
     import tempfile
     from pathlib import Path
 
@@ -115,11 +115,11 @@ def write_exports(args):
 
 
 def time_export(args):
-    """Rows of an exported model, by its own runtime."""
-    from galip_keras.export import runtimes as exported
+    """Times an exported model in its runtime."""
+    from galip_keras.export import runtimes
 
     start = time.perf_counter()
-    model = exported.load(args.folder)
+    model = runtimes.load(args.folder)
     loaded = time.perf_counter() - start
     size = sum(file["bytes"] for file in model.manifest["files"].values())
     sizes = {"load s": loaded, "MB": size / 1e6}
@@ -127,7 +127,7 @@ def time_export(args):
 
 
 def time_generate(model, args):
-    """Rows of a model from prompts to pictures, text encoder included."""
+    """Times a model from prompts to images, text encoder included."""
     rows = []
     for batch in _batches(args):
         prompts, seeds = ["a red bird on a branch"] * batch, list(range(batch))
@@ -153,8 +153,8 @@ def _compute_dtype(args):
 
 
 def _compilers(backend):
-    # JAX without jit runs operation by operation: nobody samples like that. Graphs of
-    # torch.compile are built by a C++ compiler, which few machines have.
+    # Without jit, JAX runs operation by operation, which nobody uses for sampling.
+    # torch.compile needs a C++ compiler, which few machines have.
     return {"tensorflow": (True, False), "jax": (True,), "torch": (False,)}[backend]
 
 
@@ -189,7 +189,7 @@ def time_generator(generator, form, jit, batch, args):
 
 
 def use_direct_form():
-    """The generator's blocks as the paper writes them: resize first, then all else."""
+    """Makes generator blocks resize first, as in the paper."""
     from keras import layers
 
     from galip_keras.models.convolutions import ResizeConv2D, nearest_resize
@@ -206,7 +206,7 @@ def use_direct_form():
 
 
 def direct_gflop(generator):
-    """Work of the direct form: its convolutions and the vision transformer."""
+    """Counts the work of the direct form: convolutions and vision transformer."""
     clip, side = generator.clip, generator.clip.grid_size
     width = clip.hidden_dim
     tokens = side**2 + 1

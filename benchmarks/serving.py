@@ -1,9 +1,9 @@
-"""Pictures a second of `galip serve` under 16 clients, against the model alone.
+"""Images per second of `galip serve` with 16 clients, against the model alone.
 
     python benchmarks/serving.py [--model MODEL] [--clients 16] [--seconds 60] [--quick]
 
-`share` is the service's rate over the model's own at batch 8, which is measured before
-and after. p50 and p99 are seconds that a client waits.
+`share` is the service's rate divided by the model's own rate at batch 8, which is
+measured before and after. p50 and p99 are seconds that a client waits.
 """
 
 import argparse
@@ -68,8 +68,9 @@ def write(args):
 
 
 def own_rate(args):
-    """Pictures a second of the model at batch 8."""
+    """Measure the model's images per second at batch 8."""
     from galip_keras.sampling.sampler import load_any
+
 
     model = load_any(args.own_rate)
     prompts, seeds = ["a red bird"] * 8, list(range(8))
@@ -77,7 +78,7 @@ def own_rate(args):
 
 
 def load(model, clients, seconds):
-    """What so many clients find who ask one picture after the other."""
+    """Measures the service with clients that request one image after the other."""
     import httpx
 
     with socket.socket() as free:
@@ -147,7 +148,7 @@ def _answers(url):
 
 
 def _memory(pid):
-    """Resident memory of a process in MB, where Linux tells."""
+    """Resident memory of a process in MB, on Linux."""
     try:
         with open(f"/proc/{pid}/status") as file:
             (line,) = [line for line in file if line.startswith("VmRSS")]

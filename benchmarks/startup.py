@@ -1,9 +1,9 @@
-"""Wall time of `galip --help`, of the first picture and of a warm one.
+"""Wall time of `galip --help`, of the first image and of a warm one.
 
     python benchmarks/startup.py [--quick]
 
-Every row is a cold process; `ratio` is to `python -c "import keras_hub"`, timed in turn
-with the others.
+Every row but the warm image is a cold process. `ratio` is relative to
+`python -c "import keras_hub"`, which is timed in turn with the others.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main():
     galip = pathlib.Path(sys.executable).with_name("galip")
     with tempfile.TemporaryDirectory() as folder:
         preset = pathlib.Path(folder, "preset")
-        warm = warm_picture(preset)
+        warm = warm_image(preset)
         sample = [galip, "sample", "a red bird", "--model", preset]
         commands = {
             "import keras_hub": [sys.executable, "-c", "import keras_hub"],
@@ -39,13 +39,13 @@ def main():
             for name, command in commands.items():
                 times[name].append(wall_time(command))
     medians = {name: statistics.median(runs) for name, runs in times.items()}
-    medians["a warm picture"] = warm
+    medians["a warm image"] = warm
     whole = medians["import keras_hub"]
     rows = [{"what": n, "s": s, "ratio": s / whole} for n, s in medians.items()]
     common.report("startup", rows, args.out, model="galip_tiny, from a preset folder")
 
 
-def warm_picture(preset):
+def warm_image(preset):
     from galip_keras.models.text_to_image import build
 
     model = build("galip_tiny")

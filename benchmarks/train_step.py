@@ -1,9 +1,9 @@
-"""Seconds a training step and peak memory, full size, fed by the real pipeline.
+"""Seconds per training step and peak memory, full size, fed by the real pipeline.
 
     python benchmarks/train_step.py [--batch-size 4] [--precision float32] [--quick]
 
-`waits` is the share of a step that is spent waiting for the data pipeline; `first s` is
-the first step, compilation included. R is the machine's convolution rate.
+`waits` is the part of a step spent waiting for the data pipeline. `first s` is the time
+of the first step with compilation. R is the machine's convolution rate.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main():
     rows, rates_by_backend = [], []
     for backend in args.backends.split(","):
         convolution = []
-        # In a process of its own: the rates' arrays are not the step's memory.
+        # A separate process keeps the rates' arrays out of the step's memory.
         for part in (["--rates"], [], ["--rates"])[: 2 if args.quick else 3]:
             result = common.in_backend(__file__, backend, options + part)
             if part:
@@ -62,12 +62,11 @@ def rates(args):
 
 
 def measure(args):
-    """One backend's row."""
+    """Measures the row of one backend."""
     common.use_cores()
     import keras
 
-    from galip_keras import GALIP, MateD, datasets
-    from galip_keras.backend import devices
+    from galip_keras import GALIP, MateD, backend, datasets
     from galip_keras.datasets import embeddings
     from galip_keras.datasets.pipeline import training_batches
     from galip_keras.models.text_to_image import build
@@ -77,18 +76,18 @@ def measure(args):
     model = build(name, clip="random")
     generator = model.backbone.generator
     with tempfile.TemporaryDirectory() as folder:
-        source = pathlib.Path(folder, "pictures")
+        source = pathlib.Path(folder, "images")
         source.mkdir()
-        common.pictures(source, 32)
+        common.images(source, 32)
         builder = datasets.prepare(
             f"folder:{source}", str(pathlib.Path(folder, "data"))
         )
         files = embeddings.cache(builder, generator.clip, model.preprocessor)
         set_precision(model.backbone, args.precision)
         discriminator = MateD.for_clip(generator.clip, dtype=args.precision)
-        # As `galip train` does it.
-        if devices.is_cpu():
-            devices.repeatable()
+        # As in `galip train`.
+        if backend.is_cpu():
+            backend.repeatable()
         gan = GALIP(generator, discriminator, average=True)
         gan.compile()
         batches = training_batches(
@@ -105,7 +104,7 @@ def measure(args):
             start = time.perf_counter()
             batch = next(batches)
             waits.append(time.perf_counter() - start)
-            # The losses are numbers when it returns: the step is over.
+            # It returns once the losses are numbers, so the step is complete.
             gan.train_on_batch(batch)
             steps.append(time.perf_counter() - start)
     return {

@@ -14,6 +14,7 @@ from typing import Any
 # Modules that are gone, and the modules that their names are in now.
 _MODULES = {
     "augmentation": ["models.augmentation"],
+    "backend.devices": ["backend"],
     "callbacks": ["training.callbacks", "training.progress", "console"],
     "card": ["presets.card"],
     "checkpoints": ["training.checkpoints", "files"],

@@ -1,4 +1,4 @@
-"""Messages to the user, on standard error: results alone go to standard output."""
+"""Messages to the user, on standard error. Only results go to standard output."""
 
 import sys
 import textwrap
@@ -8,19 +8,19 @@ from tqdm.auto import tqdm
 _is_silent = False
 
 
-def silence():
-    """Makes `say` say nothing: of several processes that train together, one speaks."""
+def silence() -> None:
+    """Silences `say`: of several processes that train together, only one speaks."""
     global _is_silent
     _is_silent = True
 
 
-def say(message):
-    """Writes a line, above the progress bar if there is one."""
+def say(message: str) -> None:
+    """Writes a line on standard error, above the progress bar if there is one."""
     if not _is_silent:
         tqdm.write(message, file=sys.stderr)
 
 
-def first_words(error):
-    """Type and first words of another library's error, to be quoted in one of ours."""
+def first_words(error: BaseException) -> str:
+    """Shortens another library's error, so that a message can quote it."""
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {textwrap.shorten(words, 100, placeholder='...')}"

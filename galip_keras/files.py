@@ -1,18 +1,20 @@
-"""Files and folders that are whole or not there at all."""
+"""Files and folders that are written completely or not at all."""
 
 import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 
-def write_text(path, text):
-    """Writes a file beside its place, and moves it there once it is complete.
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, replacing it only once the new text is complete.
 
     Args:
-        path: `pathlib.Path`.
-        text: string.
+        path: `pathlib.Path`. File to write.
+        text: string. Content of the file.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text)
@@ -20,11 +22,14 @@ def write_text(path, text):
 
 
 @contextlib.contextmanager
-def write_folder(folder):
-    """Yields a folder beside `folder` that takes its place once it is on disk.
+def write_folder(folder: Path) -> Iterator[Path]:
+    """Replaces a folder once the new one is complete and on disk.
 
     Args:
-        folder: `pathlib.Path`. It may exist: it is replaced then.
+        folder: `pathlib.Path`. Folder to write, which may exist.
+
+    Yields:
+        A temporary folder beside it, for the new content.
     """
     temporary = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -42,9 +47,9 @@ def write_folder(folder):
     _sync(folder.parent)
 
 
-def _sync(path):
+def _sync(path: Path) -> None:
     if os.name == "nt":
-        # Windows syncs neither folders nor files that are open for reading.
+        # Windows cannot sync folders, nor files that are open for reading.
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -53,8 +58,8 @@ def _sync(path):
         os.close(descriptor)
 
 
-def sha256(path):
-    """The SHA-256 of a file, as a string of hexadecimal digits."""
+def sha256(path: str | os.PathLike) -> str:
+    """Returns the SHA-256 of a file as hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -62,16 +67,16 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def make_folder(folder, argument, what="folder"):
-    """Makes a folder, before anything slow is done for what is to be written to it.
+def make_folder(folder: Path, argument: str, what: str = "folder") -> None:
+    """Makes a folder and checks that it can be written, before any slow work.
 
     Args:
-        folder: `pathlib.Path`.
-        argument: string. Who gave it, to be named where another one must be given.
-        what: string. What the folder is.
+        folder: `pathlib.Path`. Folder to make, which may exist.
+        argument: string. Name of the argument that gave it, for the message.
+        what: string. Description of the folder, for the message.
 
     Raises:
-        OSError: where nothing can be written to it.
+        OSError: if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

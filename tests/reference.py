@@ -1,7 +1,7 @@
-"""The witness: weights from a recipe, and what the authors' code computes with them.
+"""Weights from a recipe, and the outputs of the authors' code for them.
 
-`../shared/reference/README.md` tells the recipe. No weight is stored anywhere: names
-and a seed make them.
+`../shared/reference/README.md` has the recipe. No weight is stored: each follows from
+its name and a seed.
 """
 
 import functools
@@ -17,14 +17,14 @@ SEED = 2301
 
 
 def draw(name, shape):
-    """Standard normal numbers of a name."""
+    """Draws standard normal numbers from a name."""
     digest = hashlib.sha256(f"{SEED}:{name}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     return rng.standard_normal(shape, dtype="float32")
 
 
 def tensor(name, shape):
-    """The tensor of a prefixed name (`netG.fc_code.weight`), in PyTorch's layout."""
+    """Makes the tensor of a name (`netG.fc_code.weight`), in PyTorch's layout."""
     leaf = name.rsplit(".", 1)[-1]
     if leaf == "logit_scale":
         return np.float32(2.6592)
@@ -54,7 +54,7 @@ def shapes():
 
 
 def state(network):
-    """The state dict of `clip`, `netG`, `netD` or `netC`."""
+    """Makes the state dict of `clip`, `netG`, `netD` or `netC`."""
     vit = "mapping.CLIP_ViT."
     tensors = {}
     for name, shape in shapes()[network].items():
@@ -71,7 +71,7 @@ def channels_last(x):
 
 
 def real_images(low):
-    """Enlarges to 256x256: bilinear, half-pixel centres, clamped to [-1, 1]."""
+    """Enlarges images to 256x256: bilinear, half-pixel centres, clipped to [-1, 1]."""
     size = low.shape[-1]
     centres = (np.arange(256) + 0.5) * size / 256 - 0.5
     below = np.floor(centres).astype(int)

@@ -21,8 +21,8 @@ CLIP = {
     "text_num_heads": 2,
 }
 
-# In the place of `galip_tiny`, of which it has the form: a training step that takes
-# less time to compile. Plain values, so that it can be handed to another process.
+# Replaces `galip_tiny` where a training step has to compile fast. Plain values, which
+# can be passed to another process.
 ARCHITECTURE = {
     "clip": "random",
     "random_clip": {
@@ -68,7 +68,7 @@ def gan(seed=0, image_size=32, **kwargs):
 def text_to_image(spread=0.0):
     """A `GALIPTextToImage` of `ARCHITECTURE`.
 
-    As new, all sentences are the same to it: `spread` moves its weights.
+    A new generator makes the same image of all texts: `spread` moves its weights.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ARCHITECTURES, "galip_tiny", ARCHITECTURE)
@@ -95,5 +95,5 @@ def batch(size=4, seed=1, image_size=32, noise=True):
 
 
 def values(variables):
-    """Copies of the values of variables, as arrays."""
+    """Copies the values of variables to arrays."""
     return [convert_to_numpy(v).copy() for v in variables]

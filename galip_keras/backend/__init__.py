@@ -1,6 +1,7 @@
-"""The few autodiff verbs that `keras.ops` lacks, one file a backend.
+"""Autodiff and devices: the few verbs that `keras.ops` lacks, one file per backend.
 
-The backend is chosen once, by Keras. Every file defines the same functions:
+Keras chooses the backend once, and nothing outside this package branches on it. Every
+backend's file defines the same functions. For autodiff:
 
 - `run_step(model, step, *args)`: one training step as `keras.Model.train_step`.
 - `value_and_gradient(fn, variables)`: the value of `fn()` and its gradient.
@@ -11,12 +12,27 @@ The backend is chosen once, by Keras. Every file defines the same functions:
 - `supports_attention(dtype)`: whether Keras' attention works in it on this device.
 - `should_jit(model, steps)`: whether the backend's own compiler makes the model faster.
 
-`devices.py` beside them is about several devices and machines.
+`fn` may read any variable and must assign none. For devices and processes:
 
-`fn` may read any variable and must assign none.
+- `join(coordinator, num_processes, process_id)`: makes this process one of several
+  that train together, and waits for the others.
+- `process()`: `(index, count)` of the processes that train together.
+- `highest(number)`: the highest number of any process. Waits for all of them.
+- `share(num_devices)`: a context in which devices share each batch; see `use`.
+- `is_cpu()`: whether the CPU is the only device.
+- `roll(x)`: the rows of a batch moved up by one, the first to the end, over all devices
+  that share it. In a training step `x` is this device's share.
+- `repeatable()`: from here on the same program gives the same numbers, on a CPU bit for
+  bit.
+- `can_export()`: whether Keras exports models on this backend to all of our formats.
+- `hide_gpus_from_tensorflow()`: keeps TensorFlow, which reads data for every backend,
+  from taking the GPUs of another one.
 """
 
+import contextlib
 import importlib
+import sys
+from collections.abc import Iterator
 
 import keras
 
@@ -33,7 +49,89 @@ _verbs = importlib.import_module(f"{__name__}.{keras.backend.backend()}")
 run_step = _verbs.run_step
 value_and_gradient = _verbs.value_and_gradient
 pullback = _verbs.pullback
+value_and_input_gradient = _verbs.value_and_input_gradient
 apply = _verbs.apply
 supports_attention = _verbs.supports_attention
 should_jit = _verbs.should_jit
-value_and_input_gradient = _verbs.value_and_input_gradient
+
+join = _verbs.join
+process = _verbs.process
+highest = _verbs.highest
+is_cpu = _verbs.is_cpu
+roll = _verbs.roll
+repeatable = _verbs.repeatable
+can_export = _verbs.can_export
+hide_gpus_from_tensorflow = _verbs.hide_gpus_from_tensorflow
+
+# The name of this package's device functions in earlier versions.
+devices = sys.modules[__name__]
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files."""
+    return process()[0] == 0
+
+
+def barrier() -> None:
+    """Waits until all processes are here."""
+    highest(0)
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """Runs the body in the process that writes, and only then in the others."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Runs the body without waiting for other processes.
+
+    Keras creates variables even while it saves some, and shares them among all devices.
+    """
+    if process()[1] == 1:
+        yield
+        return
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+
+@contextlib.contextmanager
+def use(num_devices: int) -> Iterator[bool]:
+    """Lets models that are built and trained inside share each batch among devices.
+
+    Args:
+        num_devices: int. Devices of this machine; with several processes, of each.
+
+    Yields:
+        Whether there are several devices.
+
+    Raises:
+        ValueError: if there are fewer devices, or the backend trains on one only.
+    """
+    if num_devices == 1 and process()[1] == 1:
+        yield False
+    else:
+        with _verbs.share(num_devices):
+            yield True
+
+
+def _set_jit_compile(model, value):
+    # Keras never compiles where TensorFlow has to be deterministic, since XLA lacks
+    # some such ops on a GPU. On a CPU the same program gives the same numbers anyway.
+    if value and is_cpu():
+        model._jit_compile = value
+    else:
+        keras.Model.jit_compile.fset(model, value)
+
+
+# For models whose ops are known.
+jit_compile = keras.Model.jit_compile.setter(_set_jit_compile)

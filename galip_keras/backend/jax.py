@@ -1,4 +1,6 @@
-"""Autodiff verbs on JAX; `backend/__init__.py` says what they promise.
+"""JAX: autodiff, several devices by `keras.distribution`, and several machines.
+
+`backend/__init__.py` says what the functions promise.
 
 JAX differentiates functions of values, Keras layers read variables. In an open
 `keras.StatelessScope` a variable reads as the value it was mapped to.
@@ -8,6 +10,16 @@ import contextlib
 
 import jax
 import keras
+import numpy as np
+from jax.experimental import multihost_utils
+
+from galip_keras.backend import common
+from galip_keras.backend.common import (  # noqa: F401
+    can_export,
+    hide_gpus_from_tensorflow,
+    is_cpu,
+    roll,
+)
 
 _open_scopes: list[keras.StatelessScope] = []
 
@@ -16,8 +28,8 @@ _open_scopes: list[keras.StatelessScope] = []
 def _scope(variables, values):
     scope = keras.StatelessScope(list(zip(variables, values)))
     if _open_scopes:
-        # Keras asks the innermost scope only, and a variable missing there silently
-        # reads as what it was before the step: hand down the outer values.
+        # Keras asks the innermost scope only. A variable missing there silently reads
+        # as its value before the step: hand down the outer values.
         scope.state_mapping = {**_open_scopes[-1].state_mapping, **scope.state_mapping}
     _open_scopes.append(scope)
     try:
@@ -94,5 +106,69 @@ def supports_attention(dtype):
 
 
 def should_jit(model, steps=0):
-    """Whether compiling makes up for the time that it takes."""
+    """Whether compiling saves more time than it takes."""
     return True
+
+
+def join(coordinator: str, num_processes: int, process_id: int) -> None:
+    """Makes this process one of several that train together. Waits for the others.
+
+    Args:
+        coordinator: string. `HOST:PORT` of process 0.
+        num_processes: int.
+        process_id: int, from 0.
+
+    Raises:
+        OSError: if the others do not come.
+    """
+    try:
+        keras.distribution.initialize(coordinator, num_processes, process_id)
+    except RuntimeError as error:
+        raise OSError(
+            f"process {process_id} of {num_processes} could not join the others at "
+            f"{coordinator} ({error})"
+        ) from error
+
+
+def process() -> tuple[int, int]:
+    """`(index, count)` of the processes that train together."""
+    return jax.process_index(), jax.process_count()
+
+
+def highest(number: int) -> int:
+    """The highest number of any process. Waits for all of them."""
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.asarray(number))))
+
+
+@contextlib.contextmanager
+def share(num_devices):
+    """A context in which the devices of all processes share each batch."""
+    names = _devices(num_devices)
+    previous = keras.distribution.distribution()
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
+    )
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(previous)
+
+
+def _devices(num_devices):
+    mine = [d for d in jax.devices() if d.process_index == jax.process_index()]
+    common.check_count(num_devices, len(mine), mine[0].platform.upper())
+    names = keras.distribution.list_devices()
+    if jax.process_count() == 1:
+        return names[:num_devices]
+    if num_devices < len(mine):
+        raise ValueError(
+            f"every process takes all of its {len(mine)} devices: hide the others, "
+            "for instance with CUDA_VISIBLE_DEVICES"
+        )
+    return names
+
+
+def repeatable():
+    """Does nothing: JAX repeats its numbers anyway."""

@@ -1,8 +1,19 @@
-"""Autodiff verbs on TensorFlow; `backend/__init__.py` says what they promise."""
+"""TensorFlow: autodiff, and several devices of one machine by `tf.distribute`.
+
+`backend/__init__.py` says what the functions promise.
+"""
 
 import tensorflow as tf
 
-# Parameters of a model, and steps of a run, from which on it is compiled on a CPU.
+from galip_keras.backend import common
+from galip_keras.backend.common import (  # noqa: F401
+    highest,
+    is_cpu,
+    join,
+    process,
+)
+
+# A model of more parameters, or a run of more steps, is compiled on a CPU.
 _LARGE = 1e7
 _MANY = 1000
 
@@ -24,7 +35,7 @@ def pullback(fn, variables):
     `pull(cotangents)` gives a gradient per variable, zeros where there is no path;
     a cotangent of None leaves its output out. It can be called once.
     """
-    # Everything else that `fn` reads (frozen CLIP weights, the other network) stays
+    # Whatever else `fn` reads (frozen CLIP weights, the other network) stays
     # off the tape: watching it would keep its activations alive for nothing.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([v.value for v in variables])
@@ -63,14 +74,47 @@ def supports_attention(dtype):
 
 
 def should_jit(model, steps=0):
-    """Whether XLA makes up, in so many training steps, for the time that it compiles.
+    """Whether XLA saves more time, in `steps` training steps, than compiling takes.
 
-    By default for a model of which nothing is known but its size.
+    Without `steps` the size of the model decides.
     """
     if tf.distribute.has_strategy():
         # Gradients cannot be summed over devices inside of a compiled step.
         return False
-    # It fuses what lies between the convolutions, which is much of a large model's time
-    # on a CPU too, where Keras leaves it off. A small model gains little there.
+    # It fuses the ops between the convolutions. They take much of a large model's time
+    # on a CPU too, where Keras does not compile. A small model gains little there.
     is_large = model.count_params() > _LARGE
     return is_large or steps > _MANY or bool(tf.config.list_physical_devices("GPU"))
+
+
+def share(num_devices):
+    """A context in which devices of this machine share each batch."""
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    common.check_count(num_devices, len(devices), kind)
+    return tf.distribute.MirroredStrategy(devices[:num_devices]).scope()
+
+
+def roll(x):
+    """Moves the rows of a batch up by one, over all devices that share it."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return common.roll(x)
+    rows = tf.shape(x)[0]
+    first = context.replica_id_in_sync_group * rows
+    rolled = common.roll(context.all_gather(x, axis=0))
+    return tf.ensure_shape(rolled[first : first + rows], x.shape)
+
+
+def repeatable():
+    """Makes the ops deterministic."""
+    tf.config.experimental.enable_op_determinism()
+
+
+def hide_gpus_from_tensorflow() -> None:
+    """Does nothing: the GPUs are TensorFlow's own."""
+
+
+def can_export() -> bool:
+    """Whether models can be exported: they can."""
+    return True

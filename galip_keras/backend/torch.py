@@ -1,11 +1,24 @@
-"""Autodiff verbs on PyTorch; `backend/__init__.py` says what they promise."""
+"""PyTorch: autodiff, on one device.
+
+`backend/__init__.py` says what the functions promise.
+"""
 
 import keras
 import torch
+from keras import ops
+
+from galip_keras.backend.common import (  # noqa: F401
+    can_export,
+    hide_gpus_from_tensorflow,
+    highest,
+    join,
+    process,
+    roll,
+)
 
 
 def run_step(model, step, data):
-    """Runs `step(data)` recording nothing but what the verbs below ask for."""
+    """Runs `step(data)`. Only the functions below record for the backward pass."""
     with torch.no_grad():
         return step(data)
 
@@ -46,9 +59,11 @@ def value_and_input_gradient(fn, *inputs):
     """`fn(*inputs) -> (value, aux)`. Returns `(value, aux), gradients`."""
     differentiate_again = torch.is_grad_enabled()
     with torch.enable_grad():
-        inputs = [x.detach().requires_grad_() for x in inputs]
-        value, aux = fn(*inputs)
-        gradients = torch.autograd.grad(value, inputs, create_graph=differentiate_again)
+        watched = [x.detach().requires_grad_() for x in inputs]
+        value, aux = fn(*watched)
+        gradients = torch.autograd.grad(
+            value, watched, create_graph=differentiate_again
+        )
     return (value, aux), gradients
 
 
@@ -63,6 +78,21 @@ def supports_attention(dtype):
 
 
 def should_jit(model, steps=0):
-    """Whether compiling makes up for the time that it takes."""
+    """Whether compiling saves more time than it takes."""
     # torch.compile cannot differentiate twice.
     return False
+
+
+def share(num_devices):
+    """Refuses: PyTorch trains on one device."""
+    raise ValueError("torch trains on one device: leave `num_devices` out")
+
+
+def is_cpu() -> bool:
+    """Whether Keras creates its tensors on a CPU."""
+    return ops.zeros(()).device.type == "cpu"
+
+
+def repeatable():
+    """Makes the ops deterministic, with a warning for those that cannot be."""
+    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from galip_keras.backend import devices
+from galip_keras import backend
 
-devices.hide_gpus_from_tensorflow()
+backend.hide_gpus_from_tensorflow()
 
 # An image is resized to 76/64 of the crop, so that crops differ.
 _RESIZE = (76, 64)

@@ -95,7 +95,7 @@ def export(
 
 
 def _check(model: Any, out: Path, file_format: str, quantize: str | None) -> None:
-    if keras.backend.backend() != "tensorflow":
+    if not backend.can_export():
         raise ValueError(
             "exporting needs the TensorFlow backend: set KERAS_BACKEND=tensorflow"
         )

@@ -1,21 +1,25 @@
-"""Models by their names: architectures, and presets that ship."""
+"""Named models: architectures, and the presets that ship with the package."""
 
 from pathlib import Path
+from typing import Any
+
+import keras
+import keras_hub
 
 from galip_keras.models.clip import FrozenCLIP, load_clip
 from galip_keras.models.mate_g import MateG
 from galip_keras.models.random_clip import random_clip
 
-# Architectures that `from_preset` builds without a preset folder: untrained generators
-# on a CLIP that keras-hub knows, or on a random one.
-ARCHITECTURES = {
+# Architectures that `from_preset` builds without a preset folder: an untrained
+# generator on a CLIP that keras-hub knows, or on a random one.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
     "galip_vit_base_patch32": {
         "description": "The paper's model, generator untrained, on OpenAI's ViT-B/32.",
         "clip": "clip_vit_base_patch32",
     },
     "galip_small": {
         "description": "For images of 64 pixels, on a small CLIP of your own (`clip`). "
-        "What ships as toybirds.",
+        "The architecture of toybirds.",
         "clip": "random",
         "random_clip": {
             "image_size": 64,
@@ -28,8 +32,8 @@ ARCHITECTURES = {
             "text_num_layers": 2,
             "text_num_heads": 4,
         },
-        # With the pixels themselves, through the embedding of the patches: a small CLIP
-        # overlooks much of what makes a picture sharp.
+        # The patch embedding (-1) shows the pixels themselves: the blocks of a small
+        # CLIP overlook much of what makes an image sharp.
         "feature_layers": (-1, 0, 2),
         "generator": {
             "base_channels": 16,
@@ -37,8 +41,8 @@ ARCHITECTURES = {
             "prompt_layers": (1, 2, 3),
         },
         "discriminator": {"initial_scale": 0.5},
-        # A small CLIP is easily pleased: by the paper's similarity weight it would be
-        # by colours that no picture can have.
+        # A small CLIP is easily fooled. With the paper's similarity weight, the
+        # generator would satisfy it with colours outside the pixel range.
         "training": {
             "generator_lr": 4e-4,
             "discriminator_lr": 8e-4,
@@ -49,7 +53,7 @@ ARCHITECTURES = {
     },
     "galip_tiny": {
         "description": "A tiny model on a tiny random CLIP, for tests and first steps. "
-        "Its pictures mean nothing.",
+        "Its images mean nothing.",
         "clip": "random",
         "random_clip": {
             "image_size": 64,
@@ -73,24 +77,28 @@ ARCHITECTURES = {
 
 # Presets that ship with the package, by the names of their folders.
 BUNDLED = {
-    "toybirds": "A small model that draws the birds of the data set toybirds, ready to "
+    "toybirds": "A small model that draws the birds of the dataset toybirds, ready to "
     "use.",
 }
 
 
-def preset_folder(preset):
-    """Where a preset of `BUNDLED` lies; any other is given back as it is."""
+def preset_folder(preset: str) -> str:
+    """Returns the folder of a preset of `BUNDLED`, and any other preset as it is."""
     if preset not in BUNDLED:
         return preset
     return str(Path(__file__).parents[1] / "presets" / preset)
 
 
-def build_generator(architecture, clip=None, dtype=None):
-    """Builds an untrained generator on its CLIP.
+def build_generator(
+    architecture: str,
+    clip: str | None = None,
+    dtype: str | keras.DTypePolicy | None = None,
+) -> tuple[MateG, keras_hub.tokenizers.CLIPTokenizer]:
+    """Builds an untrained generator on a CLIP.
 
     Args:
         architecture: string. A key of `ARCHITECTURES`.
-        clip: string. `"random"`, or what `load_clip` takes. Defaults to the
+        clip: string. `"random"`, or a source for `load_clip`. Defaults to the
             architecture's own.
         dtype: string or `keras.DTypePolicy`.
 

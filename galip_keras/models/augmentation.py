@@ -1,4 +1,4 @@
-"""Differentiable augmentation of what the discriminator sees, for small data.
+"""Differentiable augmentation of the discriminator's images, for small datasets.
 
 Reference: [Differentiable Augmentation for Data-Efficient GAN Training](
 https://arxiv.org/abs/2006.10738).
@@ -8,20 +8,20 @@ from keras import ops
 
 KINDS = ("color", "translation", "cutout")
 
-# Uniform random numbers that a picture takes, whatever kinds are in use.
+# Uniform random numbers per image, whatever kinds are in use.
 NUM_RANDOM = 7
 
 
 def augment(images, numbers, kinds=KINDS):
-    """Changes colours, moves pictures about and cuts squares out of them.
+    """Changes colours, translates images and cuts squares out of them.
 
-    Gradients pass through. What is moved in or cut out is grey, the middle of the
+    Gradients pass through. Uncovered and cut out places are grey, the middle of the
     range.
 
     Args:
         images: tensor `(batch_size, height, width, 3)` in [-1, 1].
         numbers: tensor `(batch_size, NUM_RANDOM)`, uniform in [0, 1).
-        kinds: sequence of strings out of `KINDS`. `"color"`: brightness by up to 0.5,
+        kinds: sequence of strings from `KINDS`. `"color"`: brightness by up to 0.5,
             saturation by up to 2, contrast by 0.5 to 1.5; `"translation"`: by up to an
             eighth of the size; `"cutout"`: a square of half the size.
 

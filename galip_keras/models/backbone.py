@@ -1,4 +1,4 @@
-"""GALIP as a keras-hub backbone: token ids and noise to an image."""
+"""GALIP as a keras-hub backbone: from token ids and noise to images."""
 
 import keras
 from keras_hub.models import Backbone
@@ -12,10 +12,10 @@ from galip_keras.models.architectures import (
 
 @keras.saving.register_keras_serializable(package="galip_keras")
 class GALIPBackbone(Backbone):
-    """Token ids and noise to an image: CLIP's text encoder and Mate-G, functional.
+    """CLIP's text encoder and Mate-G as one functional model.
 
     Args:
-        generator: a `galip_keras.MateG`. It brings the frozen CLIP.
+        generator: a `galip_keras.MateG`. It holds the frozen CLIP.
         dtype: string or `keras.DTypePolicy`. Defaults to the generator's.
         name: string.
         **kwargs: other keyword arguments of `keras_hub.models.Backbone`.
@@ -35,6 +35,10 @@ class GALIPBackbone(Backbone):
     inputs = {"token_ids": np.ones((1, 77), "int32"), "noise": np.zeros((1, 100))}
     backbone(inputs)  # (1, 64, 64, 3)
     ```
+
+    Reference:
+        [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
+        https://arxiv.org/abs/2301.12959)
     """
 
     def __init__(self, generator, dtype=None, name=None, **kwargs):
@@ -53,11 +57,11 @@ class GALIPBackbone(Backbone):
             name=name,
             **kwargs,
         )
-        # `trainable=True` of a saved config has just unfrozen everything inside.
+        # `trainable=True` in a saved config has just unfrozen all layers inside.
         self.clip.trainable = False
 
     @property
-    def latent_shape(self):
+    def latent_shape(self) -> tuple[None, int]:
         """`(None, latent_dim)`, the shape of the noise."""
         return (None, self.generator.latent_dim)
 
@@ -73,7 +77,7 @@ class GALIPBackbone(Backbone):
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
-        """As in keras-hub, and for the names in `BUNDLED` and `ARCHITECTURES`."""
+        """As in keras-hub, for the names in `BUNDLED` and `ARCHITECTURES` too."""
         if preset in ARCHITECTURES:
             generator, _ = build_generator(preset, **kwargs)
             return cls(generator)

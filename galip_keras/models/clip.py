@@ -1,7 +1,9 @@
-"""The frozen CLIP that GALIP stands on: a keras-hub `CLIPBackbone`, used from inside.
+"""The frozen CLIP inside GALIP: a keras-hub `CLIPBackbone`.
 
-Nothing else in the package reaches into keras-hub's CLIP classes.
+No other module here uses the inner layers of keras-hub's CLIP.
 """
+
+from collections.abc import Sequence
 
 import keras
 import keras_hub
@@ -13,27 +15,30 @@ from galip_keras.models.convolutions import nearest_resize
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
-# Scale and offset from pixels in [-1, 1] to what CLIP's mean and deviation expect.
-# "reference" is what the authors' code computes, and their weights depend on it.
+# Scale and offset of pixels in [-1, 1] before CLIP's mean and deviation. "reference" is
+# the authors' choice, on which their weights depend.
 _PIXEL_SCALING = {"reference": (0.25, 0.75), "standard": (0.5, 0.5)}
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
 class FrozenCLIP(keras.layers.Layer):
-    """A frozen CLIP: tapped image features, embeddings, and its ViT run on a bridge.
+    """A frozen CLIP with tapped image features, embeddings, and its ViT on a bridge.
 
     Args:
         clip: a `keras_hub.models.CLIPBackbone`. It is frozen in place.
         feature_layers: tuple of ints. Transformer blocks of the vision encoder, counted
-            from 0, whose outputs are the image features. -1 stands for the embeddings
-            of the patches, before the first block: all that is in the pixels.
+            from 0, whose outputs are the image features. -1 stands for the patch
+            embeddings before the first block, which hold all that is in the pixels.
         pixel_scaling: `"reference"` or `"standard"`. How pixels in [-1, 1] are mapped
-            before CLIP's own normalisation: `0.25 x + 0.75`, as the authors' code
-            does, or `0.5 x + 0.5`.
+            before CLIP's own normalization: to `0.25 x + 0.75`, as in the authors'
+            code, or to `0.5 x + 0.5`.
+        dtype: string or `keras.DTypePolicy`. Defaults to that of `clip`.
+        name: string.
         **kwargs: other keyword arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: where a feature layer does not exist or the images are not square.
+        ValueError: if a feature layer does not exist, the scaling is unknown, or the
+            images are not channels last.
 
     Example:
 
@@ -69,51 +74,55 @@ class FrozenCLIP(keras.layers.Layer):
         check_blocks("feature_layers", feature_layers, encoder.num_layers, first=-1)
         if encoder.embedding.data_format != "channels_last":
             raise ValueError("GALIP needs a CLIP whose images are channels last.")
+
+        # === Layers ===
         self.clip = clip
-        self.feature_layers = tuple(feature_layers)
-        self.pixel_scaling = pixel_scaling
-        # keras-hub creates the position ids as zeros and relies on weights being loaded
-        # over them; without this a randomly initialised CLIP sees no positions.
+        # keras-hub creates the position ids as zeros and expects them to be loaded with
+        # the weights: without this, a randomly initialized CLIP sees no positions.
         positions = encoder.embedding.position_ids
         positions.assign(ops.arange(positions.shape[1], dtype=positions.dtype)[None])
-        # OpenAI's epsilon, in keras-hub's text encoder too, which ends on 1e-6: through
-        # the kinks of the generator the difference would show in its gradients.
+        # Use OpenAI's epsilon in place of keras-hub's 1e-6. The kinks of the generator
+        # would amplify the difference in its gradients.
         clip.text_encoder.layer_norm.epsilon = 1e-5
         self.trainable = False
         self.built = True
 
+        # === Config ===
+        self.feature_layers = tuple(feature_layers)
+        self.pixel_scaling = pixel_scaling
+
     @property
-    def image_size(self):
+    def image_size(self) -> int:
         """Height and width of CLIP's own input images, in pixels."""
         return self.clip.vision_encoder.image_shape[0]
 
     @property
-    def grid_size(self):
+    def grid_size(self) -> int:
         """Height and width of the feature maps, in patches."""
         return self.image_size // self.clip.vision_encoder.patch_size
 
     @property
-    def hidden_dim(self):
+    def hidden_dim(self) -> int:
         """Channels of the feature maps."""
         return self.clip.vision_encoder.hidden_dim
 
     @property
-    def num_layers(self):
-        """Transformer blocks of the vision encoder."""
+    def num_layers(self) -> int:
+        """Number of transformer blocks of the vision encoder."""
         return self.clip.vision_encoder.num_layers
 
     @property
-    def embedding_dim(self):
-        """Size of the embedding that images and sentences share."""
+    def embedding_dim(self) -> int:
+        """Size of the joint embedding of images and texts."""
         return self.clip.projection_dim
 
     @property
     def text_variables(self):
-        """The variables that sentence embeddings depend on."""
+        """The variables that text embeddings depend on."""
         return [*self.clip.text_encoder.variables, *self.clip.text_projection.variables]
 
     def embed_text(self, token_ids):
-        """Sentence embeddings, projected and not normalised.
+        """Embeds texts: projected, but not normalized.
 
         Args:
             token_ids: int tensor `(batch_size, sequence_length)`.
@@ -124,7 +133,7 @@ class FrozenCLIP(keras.layers.Layer):
         return ops.cast(self.clip.get_text_embeddings(token_ids), "float32")
 
     def extract_features(self, images):
-        """The tapped feature maps of images, without their class tokens.
+        """Extracts the tapped feature maps of images, without their class tokens.
 
         Args:
             images: tensor `(batch_size, height, height, 3)` in [-1, 1], of any size.
@@ -133,19 +142,19 @@ class FrozenCLIP(keras.layers.Layer):
             A tensor `(batch_size, len(feature_layers), grid_size, grid_size,
             hidden_dim)`.
         """
-        # The blocks after the last tap would be computed for nothing.
+        # No output depends on the blocks after the last tap.
         features, _ = self._encode(images, num_layers=max(self.feature_layers) + 1)
         return features
 
     def extract_features_and_embed(self, images):
-        """The tapped feature maps of images and their embeddings.
+        """Extracts the tapped feature maps of images and embeds the images.
 
         Args:
             images: tensor `(batch_size, height, height, 3)` in [-1, 1], of any size.
 
         Returns:
-            A tuple of the features, as `extract_features` gives them, and the
-            projected, layer-normalised class tokens, a float32 tensor
+            A tuple of the features, as `extract_features` returns them, and the
+            layer-normalized and projected class tokens, a float32 tensor
             `(batch_size, embedding_dim)`.
         """
         features, x = self._encode(images, num_layers=self.num_layers)
@@ -157,24 +166,18 @@ class FrozenCLIP(keras.layers.Layer):
         """Runs the vision transformer on a bridge feature in place of image patches.
 
         Args:
-            bridge: tensor `(batch_size, grid_size, grid_size, hidden_dim)`. Stands
-                where the patch embeddings stand.
+            bridge: tensor `(batch_size, grid_size, grid_size, hidden_dim)`. Takes the
+                place of the patch embeddings.
             prompts: tensor `(batch_size, len(prompt_layers), hidden_dim)`. Prompt i is
-                one more token, without position, in block `prompt_layers[i]` alone.
-                None where `prompt_layers` is empty.
+                one more token, without a position, in block `prompt_layers[i]` alone.
+                None if `prompt_layers` is empty.
             prompt_layers: sequence of ints. Blocks counted from 0.
 
         Returns:
-            The visual map, a tensor of the shape of `bridge`. No post layer norm.
+            The visual map, a tensor of the shape of `bridge`, without post layer norm.
         """
         encoder = self.clip.vision_encoder
-        bridge = ops.cast(bridge, self.compute_dtype)
-        x = ops.reshape(bridge, (-1, self.grid_size**2, self.hidden_dim))
-        class_token = ops.cast(encoder.embedding.class_embedding, x.dtype)
-        class_token = ops.zeros_like(x[:, :1]) + class_token
-        x = ops.concatenate([class_token, x], axis=1)
-        x = x + encoder.embedding.position_embedding(encoder.embedding.position_ids)
-        x = encoder.pre_layer_norm(x)
+        x = encoder.pre_layer_norm(self._embed_bridge(bridge))
         for i, block in enumerate(encoder.encoder_layers):
             if i in prompt_layers:
                 prompt = prompts[:, prompt_layers.index(i)][:, None]
@@ -183,6 +186,16 @@ class FrozenCLIP(keras.layers.Layer):
             else:
                 x = block(x)
         return self._to_map(x)
+
+    def _embed_bridge(self, bridge):
+        """The class token and the bridge as tokens, with their positions."""
+        embedding = self.clip.vision_encoder.embedding
+        bridge = ops.cast(bridge, self.compute_dtype)
+        x = ops.reshape(bridge, (-1, self.grid_size**2, self.hidden_dim))
+        class_token = ops.cast(embedding.class_embedding, x.dtype)
+        class_token = ops.zeros_like(x[:, :1]) + class_token
+        x = ops.concatenate([class_token, x], axis=1)
+        return x + embedding.position_embedding(embedding.position_ids)
 
     def _encode(self, images, num_layers):
         encoder = self.clip.vision_encoder
@@ -223,7 +236,10 @@ class FrozenCLIP(keras.layers.Layer):
         return cls(**config)
 
 
-def check_blocks(argument, blocks, num_layers, first=0):
+def check_blocks(
+    argument: str, blocks: Sequence[int], num_layers: int, first: int = 0
+) -> None:
+    """Raises a `ValueError` unless blocks are ascending and exist."""
     blocks, known = list(blocks), range(first, num_layers)
     if blocks != sorted(set(blocks)) or not set(blocks) <= set(known):
         raise ValueError(
@@ -233,7 +249,9 @@ def check_blocks(argument, blocks, num_layers, first=0):
         )
 
 
-def load_clip(source, dtype=None):
+def load_clip(
+    source: str, dtype: str | keras.DTypePolicy | None = None
+) -> tuple[keras_hub.models.CLIPBackbone, keras_hub.tokenizers.CLIPTokenizer]:
     """Loads a CLIP and its tokenizer.
 
     Args:
@@ -244,7 +262,7 @@ def load_clip(source, dtype=None):
         A tuple of `keras_hub.models.CLIPBackbone` and `keras_hub.models.CLIPTokenizer`.
 
     Raises:
-        ValueError: where it cannot be loaded, in one line that says what to do.
+        ValueError: if it cannot be loaded.
     """
     try:
         backbone = keras_hub.models.CLIPBackbone.from_preset(source, dtype=dtype)

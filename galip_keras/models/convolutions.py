@@ -1,4 +1,4 @@
-"""Convolutions that take fewer multiplications than the naive graph."""
+"""Convolutions that do without most multiplications of the naive graph."""
 
 import math
 
@@ -7,15 +7,15 @@ from keras import layers, ops
 
 
 def fan_in_uniform():
-    """What the paper's networks start from: uniform within 1 / sqrt(fan_in).
+    """The paper's initializer: uniform within 1 / sqrt(fan_in).
 
-    A new one for each layer: an initializer has drawn its seed once and for all.
+    Each layer needs a new one, since an initializer draws its seed only once.
     """
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
 def conv2d(filters, kernel_size, name, dtype=None):
-    """A `keras.layers.Conv2D` as all networks here use it."""
+    """A `keras.layers.Conv2D` with the settings that all networks share."""
     return layers.Conv2D(
         filters,
         kernel_size,
@@ -30,8 +30,8 @@ def conv2d(filters, kernel_size, name, dtype=None):
 def nearest_resize(images, size):
     """Resizes square maps by nearest neighbour, source index `floor(i * in / out)`.
 
-    This is PyTorch's rule, which the paper's weights depend on. The backends' own
-    "nearest" differ from it and from each other, hence the explicit gather.
+    This is PyTorch's rule, on which the paper's weights depend. The backends' own
+    "nearest" modes differ from it and from each other, hence the explicit gather.
 
     Args:
         images: tensor `(batch_size, height, height, channels)`.
@@ -53,17 +53,16 @@ def nearest_resize(images, size):
 class ResizeConv2D(layers.Conv2D):
     """Nearest resize to a size, then a 3x3 convolution, as one layer.
 
-    Most neighbours in the large map are copies of one pixel, so most of a plain
-    convolution's work is done several times. Along one axis, with taps `k0, k1, k2`,
-    steps `d[j] = x[j] - x[j - 1]` and zeros around `x`, the output at a copy of `x[j]`
-    is
+    Most neighbours in the large map are copies of one pixel, so a plain convolution
+    does most of its work several times. Along one axis, with taps `k0, k1, k2`, steps
+    `d[j] = x[j] - x[j - 1]` and zeros around `x`, the output at a copy of `x[j]` is
 
         (k0 + k1 + k2) x[j]  - k0 d[j]       if its left neighbour is no copy of x[j]
-                             + k2 d[j + 1]   if its right neighbour is none
+                             + k2 d[j + 1]   if its right neighbour is no copy of it
 
-    That is three products a pixel of the *small* map: nine in two dimensions, all of
-    them matrix products, where the plain way has nine a pixel of the large map. After
-    a doubling this is a quarter of the work for the same numbers.
+    These are three products per pixel of the *small* map, or nine matrix products in
+    two dimensions. A plain convolution takes nine products per pixel of the large map.
+    After a doubling, this is a quarter of the work for the same numbers.
 
     Args:
         filters: int. The number of output channels.
@@ -90,7 +89,7 @@ class ResizeConv2D(layers.Conv2D):
 
     def call(self, x):
         if self.size < 1.5 * x.shape[1]:
-            # Too few copies to be worth it.
+            # There are too few copies to save anything.
             return super().call(nearest_resize(x, self.size))
         # Along an axis: the kernels of the flat, the left and the right terms.
         terms = ops.convert_to_tensor(
@@ -107,11 +106,13 @@ class ResizeConv2D(layers.Conv2D):
         (flat,) = product(x, [0], [0])
         top, bottom = product(row_steps, [1, 2], [0])
         left, right = product(_steps(x, axis=2), [0], [1, 2])
-        corners = product(_steps(row_steps, axis=2), [1, 2], [1, 2])
+        top_left, top_right, bottom_left, bottom_right = product(
+            _steps(row_steps, axis=2), [1, 2], [1, 2]
+        )
         # Columns first, for the three kinds of rows; then the rows.
         flat = _spread(flat, left, right, self.size, axis=2)
-        top = _spread(top, *corners[:2], self.size, axis=2)
-        bottom = _spread(bottom, *corners[2:], self.size, axis=2)
+        top = _spread(top, top_left, top_right, self.size, axis=2)
+        bottom = _spread(bottom, bottom_left, bottom_right, self.size, axis=2)
         return _spread(flat, top, bottom, self.size, axis=1) + self.bias
 
     def compute_output_shape(self, input_shape):
@@ -133,9 +134,9 @@ def _steps(x, axis):
 
 
 def _spread(flat, before, after, size, axis):
-    """Lays the terms of `ResizeConv2D` out along an axis of the large map."""
+    """Lays out the terms of `ResizeConv2D` along an axis of the large map."""
     old_size = flat.shape[axis]
-    # The pattern repeats: of 128 to 224, every 4 old pixels make 7 new ones.
+    # The pattern repeats: from 128 to 224, every 4 old pixels become 7 new ones.
     period = size // math.gcd(size, old_size)
     stride = old_size * period // size
     source = [i * old_size // size for i in range(-1, period + 1)]
@@ -163,11 +164,11 @@ def _slice(x, axis, start, stop, step=1):
 
 
 class PatchConv2D(layers.Conv2D):
-    """A convolution, without bias, that can be differentiated twice in any precision.
+    """A convolution without bias that can be differentiated twice in any precision.
 
-    The penalty needs that, and in half precision PyTorch's convolution cannot on a CPU.
-    There the layer is one matrix product over the patches, which are few on the small
-    maps of a CLIP.
+    The gradient penalty needs this, and PyTorch's convolution does not support it in
+    half precision on a CPU. In half precision the layer is one matrix product over the
+    patches, which are few on the small maps of a CLIP.
 
     Args:
         filters: int. The number of output channels.

@@ -1,4 +1,4 @@
-"""GALIP as a Keras model: `fit` trains Mate-G against Mate-D.
+"""The training of GALIP as a Keras model: `fit` trains Mate-G against Mate-D.
 
 Reference: [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
 https://arxiv.org/abs/2301.12959).
@@ -8,9 +8,9 @@ import keras
 from keras import ops
 
 from galip_keras import backend
-from galip_keras.backend import devices
 from galip_keras.models import augmentation as augmentations
 from galip_keras.models import losses
+from galip_keras.models.average import clone_frozen, update_average
 from galip_keras.models.mate_d import MateD
 from galip_keras.models.optimizers import (
     AdversarialOptimizer,
@@ -30,32 +30,27 @@ _LOSSES = (
 )
 _GRADIENT_NORMS = ("d_gradient_norm", "g_gradient_norm")
 
-# The average of the weights looks back over this part of the training so far at most,
-# so that the first steps are soon forgotten.
-_AVERAGE_RAMP = 0.05
-
 
 @keras.saving.register_keras_serializable(package="galip_keras")
 class GALIP(keras.Model):
     """Generator and discriminator on one frozen CLIP, trained by `fit`.
 
-    A training step updates the discriminator, then the generator against the updated
-    discriminator; both use the same single pass through generator and CLIP.
+    A training step updates the discriminator, and then the generator against the
+    updated discriminator. Both updates share one pass through the generator and CLIP.
 
     Args:
-        generator: a `galip_keras.MateG`. Its CLIP is the one that is used.
-        discriminator: a `galip_keras.MateD`. Defaults to the one that fits the CLIP.
-        average: bool. Whether to keep an `averaged_generator`, whose weights are a
-            moving average of the generator's: it makes better pictures.
+        generator: a `galip_keras.MateG`. Both networks use its CLIP.
+        discriminator: a `galip_keras.MateD`. Defaults to one that fits the CLIP.
+        average: bool. Whether to keep an `averaged_generator`, which makes better
+            images. Its weights are a moving average of the generator's.
         similarity_weight: float. Weight of the CLIP similarity in the generator's loss.
         penalty_weight: float. Weight of the matching-aware gradient penalty.
         range_weight: float. Weight of the squared distance of pixels to [-1, 1] in the
-            generator's loss. The paper has none; a small CLIP is too easily pleased by
-            colours that no picture can have.
-        augmentation: sequence of strings out of
-            `galip_keras.models.augmentation.KINDS`. How images are changed,
-            differentiably, before the discriminator's CLIP sees them, real and
-            generated ones alike. None by default.
+            generator's loss. The paper has no such term, but a small CLIP is easily
+            fooled by colours outside the range.
+        augmentation: sequence of strings from `galip_keras.models.augmentation.KINDS`.
+            Differentiable changes of real and generated images before CLIP extracts
+            the discriminator's features. None by default.
         seed: int. Seed of the training noise.
         name: string.
         **kwargs: other keyword arguments of `keras.Model`.
@@ -68,12 +63,15 @@ class GALIP(keras.Model):
         Images, a float32 tensor `(batch_size, image_size, image_size, 3)`, around
         [-1, 1] but not clipped to it.
 
-    `fit` takes batches that are dicts with `"images"`, a float tensor
-    `(batch_size, height, height, 3)` in [-1, 1] of any size, and `"token_ids"`, or in
-    their place `"text_embeddings"`, what `FrozenCLIP.embed_text` makes of them, and
-    optionally what is drawn anew where absent: `"noise"`, and for an augmentation
-    `"augmentation"`, uniform numbers `(batch_size, 2, augmentation.NUM_RANDOM)`, those
-    of the real and those of the generated picture.
+    `fit` takes batches that are dicts with these tensors:
+
+    - `"images"`: float `(batch_size, height, height, 3)` in [-1, 1], of any size.
+    - `"token_ids"`: int `(batch_size, sequence_length)`, or in their place
+      `"text_embeddings"`: float `(batch_size, embedding_dim)`, the output of
+      `FrozenCLIP.embed_text`.
+    - `"noise"`: float `(batch_size, latent_dim)`. Optional, drawn at random if absent.
+    - `"augmentation"`: float `(batch_size, 2, augmentation.NUM_RANDOM)`, uniform in
+      [0, 1), for each real and each generated image. Optional like the noise.
 
     Example:
 
@@ -103,6 +101,8 @@ class GALIP(keras.Model):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
+
+        # === Layers ===
         self.generator = generator
         self.discriminator = discriminator or MateD.for_clip(
             generator.clip, dtype=generator.dtype_policy
@@ -112,23 +112,26 @@ class GALIP(keras.Model):
         self.trackers = [
             keras.metrics.Mean(name=name) for name in (*_LOSSES, *_GRADIENT_NORMS)
         ]
+
+        # === Weights ===
         # Optimizers do not count the steps that loss scaling skips.
         self.step = self.add_weight(
             shape=(), initializer="zeros", dtype="int32", trainable=False, name="step"
         )
         self.built = True
 
+        # === Config ===
         self.similarity_weight = similarity_weight
         self.penalty_weight = penalty_weight
         self.range_weight = range_weight
         self.augmentation = _check_augmentation(augmentation)
         self.seed = seed
 
-    jit_compile = devices.jit_compile
+    jit_compile = backend.jit_compile
 
     @property
     def clip(self):
-        """The `galip_keras.FrozenCLIP` that both networks stand on."""
+        """The `galip_keras.FrozenCLIP` that both networks share."""
         return self.generator.clip
 
     def call(self, inputs):
@@ -152,14 +155,13 @@ class GALIP(keras.Model):
                 paper's: Adam, learning rate 1e-4, betas 0 and 0.9.
             discriminator_optimizer: the same, with learning rate 4e-4 by default.
             average_half_life: float. Steps after which weights count half in the
-                averaged generator, if there is one. Less at first: a twentieth of the
-                steps so far.
+                averaged generator. At most a twentieth of the steps so far.
             run_eagerly: bool. As in `keras.Model.compile`.
-            jit_compile: bool or `"auto"`: compiled by XLA where that pays. It does on
-                JAX and, unless the model is small and runs on a CPU, on TensorFlow.
-            auto_scale_loss: bool. Whether to wrap the optimizers in a
-                `keras.optimizers.LossScaleOptimizer` each, where the generator computes
-                in float16.
+            jit_compile: bool or `"auto"`. `"auto"` compiles by XLA on JAX and, unless
+                the model is small and runs on a CPU, on TensorFlow.
+            auto_scale_loss: bool. Whether to wrap each optimizer in a
+                `keras.optimizers.LossScaleOptimizer` if the generator computes in
+                float16.
             **kwargs: other keyword arguments of `keras.Model.compile`.
         """
         self.average_half_life = average_half_life
@@ -172,7 +174,7 @@ class GALIP(keras.Model):
         if auto_scale_loss and self.generator.compute_dtype == "float16":
             optimizers = [scale_losses(optimizer) for optimizer in optimizers]
         optimizer = AdversarialOptimizer(
-            *optimizers, self.generator.trainable_variables
+            optimizers[0], optimizers[1], self.generator.trainable_variables
         )
         super().compile(
             optimizer=optimizer,
@@ -187,45 +189,58 @@ class GALIP(keras.Model):
         return backend.run_step(self, self._train_step, *args)
 
     def _train_step(self, data):
-        """One update of both networks.
+        """Updates both networks.
 
         Returns:
-            The running means of the losses and of the norms of the gradients, by name.
+            The running means of the losses and of the gradient norms, by name.
         """
         data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        if "text_embeddings" in data:
-            text = ops.convert_to_tensor(data["text_embeddings"], "float32")
-        else:
-            text = self.clip.embed_text(data["token_ids"])
-        noise = data.get("noise")
-        if noise is None:
-            shape = (ops.shape(text)[0], self.generator.latent_dim)
-            noise = keras.random.normal(shape, seed=self.seed_generator)
+        text = self._text_embeddings(data)
+        noise = self._noise(data, ops.shape(text)[0])
         augment_real, augment_fake = self._augmenters(data, ops.shape(text)[0])
         real_features = self.clip.extract_features(augment_real(data["images"]))
 
         def generate():
             images = self.generator(noise, text)
-            excess = losses.range_penalty(images)
-            return (*self.clip.extract_features_and_embed(augment_fake(images)), excess)
+            out_of_range = losses.range_penalty(images)
+            fakes = self.clip.extract_features_and_embed(augment_fake(images))
+            return (*fakes, out_of_range)
 
         # The only pass through generator and CLIP. The discriminator learns from its
-        # outputs; then the generator's gradient is pulled back through it.
+        # outputs. Then the generator's loss is pulled back through the same pass.
         fakes, pull = backend.pullback(generate, self.generator.trainable_variables)
-        d_values = self._update_discriminator(
-            real_features, ops.stop_gradient(fakes[0]), text
-        )
+        fake_features = ops.stop_gradient(fakes[0])
+        d_values = self._update_discriminator(real_features, fake_features, text)
         g_values = self._update_generator(fakes, text, pull)
         self.step.assign(self.step + 1)
         if self.averaged_generator is not None:
-            self._update_average()
-        values = {**d_values, **g_values}
+            update_average(
+                self.averaged_generator,
+                self.generator,
+                self.step,
+                self.average_half_life,
+            )
+        return self._report({**d_values, **g_values})
+
+    def _report(self, values):
         for tracker in self.trackers:
             tracker.update_state(values[tracker.name])
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
+    def _text_embeddings(self, data):
+        if "text_embeddings" in data:
+            return ops.convert_to_tensor(data["text_embeddings"], "float32")
+        return self.clip.embed_text(data["token_ids"])
+
+    def _noise(self, data, batch_size):
+        noise = data.get("noise")
+        if noise is None:
+            shape = (batch_size, self.generator.latent_dim)
+            noise = keras.random.normal(shape, seed=self.seed_generator)
+        return noise
+
     def _augmenters(self, data, batch_size):
-        """What is done to real and to generated images before CLIP sees them."""
+        """Functions that change real and generated images before CLIP sees them."""
         if not self.augmentation:
             return (lambda images: images,) * 2
         numbers = data.get("augmentation")
@@ -266,23 +281,18 @@ class GALIP(keras.Model):
         backend.apply(optimizer, gradients, self.generator.trainable_variables)
         return {**terms, "g_gradient_norm": norm}
 
-    def _update_average(self):
-        steps = ops.cast(self.step, "float32")
-        half_life = ops.minimum(_AVERAGE_RAMP * steps, self.average_half_life)
-        momentum = ops.power(0.5, 1.0 / half_life)
-        for average, weight in _pairs(self.averaged_generator, self.generator):
-            average.assign(weight + momentum * (average - weight))
-
     def discriminator_loss(self, real_features, fake_features, text_embeddings):
-        """The discriminator's loss and a dict of its terms, by name.
+        """Computes the discriminator's loss and its terms.
 
         Args:
             real_features: tensor `(batch_size, num_taps, grid_size, grid_size,
                 hidden_dim)`, of real images.
             fake_features: tensor of the same shape, of generated images.
-            text_embeddings: tensor `(batch_size, embedding_dim)`. A sentence an image;
-                the sentences rolled by one, over the batch of all devices, are the
-                mismatched ones.
+            text_embeddings: tensor `(batch_size, embedding_dim)`, one per image. Rolled
+                by one over the batch of all devices, they are the mismatched ones.
+
+        Returns:
+            A tuple of the loss, a scalar, and a dict of its terms by name.
         """
 
         def matching(features, text):
@@ -293,52 +303,52 @@ class GALIP(keras.Model):
         (_, (logits, extracted)), gradients = backend.value_and_input_gradient(
             matching, real_features, text_embeddings
         )
-        mismatched = devices.roll(text_embeddings)
+        rolled = backend.roll(text_embeddings)
+        d_real = losses.hinge_real(logits)
+        d_mismatch = losses.hinge_fake(self.discriminator.match(extracted, rolled))
+        d_fake = losses.hinge_fake(self.discriminator(fake_features, text_embeddings))
+        penalty = losses.matching_aware_penalty(gradients, self.penalty_weight)
         terms = {
-            "d_real": losses.hinge_real(logits),
-            "d_mismatch": losses.hinge_fake(
-                self.discriminator.match(extracted, mismatched)
-            ),
-            "d_fake": losses.hinge_fake(
-                self.discriminator(fake_features, text_embeddings)
-            ),
-            "gradient_penalty": losses.matching_aware_penalty(
-                gradients, self.penalty_weight
-            ),
+            "d_real": d_real,
+            "d_mismatch": d_mismatch,
+            "d_fake": d_fake,
+            "gradient_penalty": penalty,
         }
-        loss = terms["d_real"] + (terms["d_mismatch"] + terms["d_fake"]) / 2
-        return loss + terms["gradient_penalty"], terms
+        return d_real + (d_mismatch + d_fake) / 2 + penalty, terms
 
     def generator_loss(
         self, fake_features, fake_embeddings, text_embeddings, out_of_range=0.0
     ):
-        """The generator's loss and a dict of its terms, by name.
+        """Computes the generator's loss and its terms.
 
         Args:
             fake_features: tensor `(batch_size, num_taps, grid_size, grid_size,
                 hidden_dim)`, of generated images.
-            fake_embeddings: tensor `(batch_size, embedding_dim)`, theirs.
-            text_embeddings: tensor `(batch_size, embedding_dim)`, of their sentences.
-            out_of_range: scalar. The `losses.range_penalty` of the generated images.
+            fake_embeddings: tensor `(batch_size, embedding_dim)`, of the same images.
+            text_embeddings: tensor `(batch_size, embedding_dim)`, one per image.
+            out_of_range: scalar. The `losses.range_penalty` of the same images.
+
+        Returns:
+            A tuple of the loss, a scalar, and a dict of its terms by name.
         """
+        g_adversarial = -ops.mean(self.discriminator(fake_features, text_embeddings))
+        similarity = losses.clip_similarity(fake_embeddings, text_embeddings)
         terms = {
-            "g_adversarial": -ops.mean(
-                self.discriminator(fake_features, text_embeddings)
-            ),
-            "similarity": losses.clip_similarity(fake_embeddings, text_embeddings),
+            "g_adversarial": g_adversarial,
+            "similarity": similarity,
             "out_of_range": out_of_range,
         }
-        loss = terms["g_adversarial"] - self.similarity_weight * terms["similarity"]
+        loss = g_adversarial - self.similarity_weight * similarity
         return loss + self.range_weight * out_of_range, terms
 
     def save_weights(self, filepath, overwrite=True, **kwargs):
-        """As in Keras, both optimizers included and the frozen CLIP left out."""
+        """As in Keras, with both optimizers and without the frozen CLIP."""
         keras.saving.save_weights(
             self, filepath, overwrite, objects_to_skip=self._frozen_layers(), **kwargs
         )
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
-        """As in Keras, for what `save_weights` wrote."""
+        """As in Keras, from a file that `save_weights` wrote."""
         keras.saving.load_weights(
             self,
             filepath,
@@ -372,29 +382,11 @@ class GALIP(keras.Model):
         return cls(**{**config, **networks})
 
 
-def clone_frozen(generator):
-    """A generator of the same weights on the same CLIP, not to be trained."""
-    config = {**generator.get_config(), "clip": generator.clip}
-    twin = type(generator)(**{**config, "name": f"averaged_{generator.name}"})
-    for variable, original in _pairs(twin, generator):
-        # By way of NumPy: JAX would let the two share their memory.
-        variable.assign(ops.convert_to_numpy(original))
-    twin.trainable = False
-    return twin
-
-
-def _pairs(generator, other):
-    """The variables of two generators on the same CLIP, without those of CLIP."""
-    frozen = {id(variable) for variable in generator.clip.variables}
-    pairs = zip(generator.variables, other.variables)
-    return [pair for pair in pairs if id(pair[0]) not in frozen]
-
-
 def _check_augmentation(kinds):
     unknown = sorted(set(kinds) - set(augmentations.KINDS))
     if unknown:
         raise ValueError(
-            f"`augmentation` must be out of {', '.join(augmentations.KINDS)}. "
+            f"`augmentation` must be from {', '.join(augmentations.KINDS)}. "
             f"Received: {', '.join(unknown)}"
         )
     return tuple(kinds)

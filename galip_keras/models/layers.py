@@ -1,4 +1,4 @@
-"""The building blocks of Mate-G and Mate-D. All feature maps are channels last.
+"""Building blocks of Mate-G and Mate-D. All feature maps are channels last.
 
 Reference: [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
 https://arxiv.org/abs/2301.12959), figures 3 and 4.
@@ -25,10 +25,11 @@ def leaky_relu(x):
 class DeepFusion(layers.Layer):
     """Deep fusion (DF): affine, LeakyReLU, affine, LeakyReLU.
 
-    An affine scales and shifts each channel by what a small perceptron (dense, ReLU,
-    dense) makes of the condition. The four perceptrons of the block are held stacked,
-    so that each of their two layers is one product. The last dense layers start at
-    weight 0 and bias 1 (scale) or 0 (shift): the block starts as two LeakyReLUs.
+    An affine scales and shifts each channel. Its factors and offsets come from small
+    perceptrons (dense, ReLU, dense) of the condition. The weights of the block's four
+    perceptrons are stacked, so that each of the two layers is one product. The last
+    dense layers start at weight 0 and bias 1 (scale) or 0 (shift), so the block starts
+    as two LeakyReLUs.
 
     Args:
         **kwargs: keyword arguments of `keras.layers.Layer`.
@@ -41,8 +42,7 @@ class DeepFusion(layers.Layer):
         A tensor of the shape of `x`.
     """
 
-    # The order of the stacked perceptrons: scale and shift of the first affine, of the
-    # second.
+    # Stacked in this order: scale and shift of the first affine, then of the second.
     num_perceptrons = 4
 
     def build(self, x_shape, condition_shape):
@@ -134,8 +134,8 @@ class GeneratorBlock(layers.Layer):
     """A block of the generator: resize, then `shortcut + conv(DF(conv(DF(x))))`.
 
     Operations on single pixels (the first fusion, the 1x1 shortcut) commute with the
-    nearest resize and run before it, on the small map: the same numbers for a quarter
-    of the work.
+    nearest resize. They run before it, on the small map, which gives the same numbers
+    for a quarter of the work.
 
     Args:
         filters: int. The number of output channels.
@@ -195,12 +195,12 @@ class DiscriminatorBlock(layers.Layer):
     Args:
         filters: int. The number of output channels.
         use_features: bool. Whether the block adds the next CLIP features.
-        initial_scale: float. What `gamma` and `beta` start at.
+        initial_scale: float. Initial value of `gamma` and `beta`.
         **kwargs: other keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
         x: tensor `(batch_size, height, width, channels)`.
-        next_features: tensor of the shape of the output, where `use_features`.
+        next_features: tensor of the shape of the output, if `use_features`.
 
     Returns:
         A tensor `(batch_size, height, width, filters)`.

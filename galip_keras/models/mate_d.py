@@ -13,24 +13,25 @@ from galip_keras.models.layers import DiscriminatorBlock, leaky_relu
 
 @keras.saving.register_keras_serializable(package="galip_keras")
 class MateD(keras.Model):
-    """The discriminator: tapped CLIP features and a sentence embedding to a logit.
+    """The discriminator: maps tapped CLIP features and a text embedding to a logit.
 
-    The features of the first tap go through one block for each further tap, which adds
-    that tap's features, and a last block that narrows the channels. The matching head
-    spreads the sentence over the map and reduces both to one logit by two valid
-    convolutions, 4x4 on the paper's 7x7 map. On a smaller map the kernels shrink so
-    that they fit; on a larger one the logits of all places are averaged.
+    The features of the first tap pass one block for each further tap, which adds that
+    tap's features, and a last block that narrows the channels. The matching head
+    repeats the text embedding over the map and reduces both to one logit by two valid
+    convolutions, 4x4 on the paper's 7x7 map. On a smaller map the kernels shrink to
+    fit. On a larger map the logits of all positions are averaged.
 
-    The frozen CLIP is no part of it: hand in what `FrozenCLIP` extracts.
+    The discriminator does not hold the frozen CLIP: pass it the features that
+    `FrozenCLIP` extracts.
 
     Args:
         features_shape: tuple of ints `(num_taps, grid_size, grid_size, hidden_dim)`.
-        embedding_dim: int. Size of a sentence embedding.
+        embedding_dim: int. Size of a text embedding.
         extractor_channels: int. Channels of the extracted feature. Defaults to the
-            paper's 512, or `hidden_dim` where that is less.
+            paper's 512, or `hidden_dim` if that is less.
         head_channels: int. Channels between the convolutions of the matching head.
-        initial_scale: float. What the factors of the residuals and of the further taps
-            start at. From the paper's 0 they take thousands of steps to grow.
+        initial_scale: float. Initial factor of the residuals and of the further taps.
+            From the paper's 0, they take thousands of steps to grow.
         dtype: string or `keras.DTypePolicy`.
         name: string.
         **kwargs: other keyword arguments of `keras.Model`.
@@ -41,11 +42,11 @@ class MateD(keras.Model):
         text_embeddings: tensor `(batch_size, embedding_dim)`.
 
     Returns:
-        Logits, a float32 tensor `(batch_size, 1)`: high for a real image that matches
-        its sentence.
+        Logits, a float32 tensor `(batch_size, 1)`: high for real images that match
+        their text.
 
     Raises:
-        ValueError: where the sizes cannot work.
+        ValueError: if there is no tap, or the grid is too small.
 
     Example:
 
@@ -79,7 +80,6 @@ class MateD(keras.Model):
                 "`features_shape` must hold at least one tap of 2x2 patches. "
                 f"Received: features_shape={features_shape}"
             )
-
         extractor_channels = extractor_channels or min(512, hidden_dim)
 
         # === Layers ===
@@ -121,12 +121,19 @@ class MateD(keras.Model):
 
     @classmethod
     def for_clip(cls, clip, **kwargs):
-        """The discriminator whose sizes fit a `galip_keras.FrozenCLIP`."""
+        """Builds the discriminator that fits a `galip_keras.FrozenCLIP`."""
         grid = (clip.grid_size, clip.grid_size, clip.hidden_dim)
         return cls((len(clip.feature_layers), *grid), clip.embedding_dim, **kwargs)
 
     def extract(self, features):
-        """The extracted feature `(batch_size, grid_size, grid_size, channels)`."""
+        """Extracts one feature map from the tapped ones.
+
+        Args:
+            features: tensor `(batch_size, num_taps, grid_size, grid_size, hidden_dim)`.
+
+        Returns:
+            A tensor `(batch_size, grid_size, grid_size, extractor_channels)`.
+        """
         features = ops.cast(features, self.compute_dtype)
         x = features[:, 0]
         for i, block in enumerate(self.tap_blocks):
@@ -134,7 +141,15 @@ class MateD(keras.Model):
         return self.narrow_block(x)
 
     def match(self, extracted, text_embeddings):
-        """Logits `(batch_size, 1)` of extracted features against sentences."""
+        """Judges how well extracted features match text embeddings.
+
+        Args:
+            extracted: tensor that `extract` returned.
+            text_embeddings: tensor `(batch_size, embedding_dim)`.
+
+        Returns:
+            Logits, a float32 tensor `(batch_size, 1)`.
+        """
         text = ops.cast(text_embeddings, extracted.dtype)[:, None, None, :]
         text = ops.broadcast_to(text, (*ops.shape(extracted)[:3], text.shape[-1]))
         x = ops.concatenate([extracted, text], axis=-1)

@@ -1,4 +1,4 @@
-"""Mate-G, the generator of GALIP, around the frozen CLIP-ViT.
+"""Mate-G, the generator of GALIP, built around the frozen CLIP-ViT.
 
 Reference: [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
 https://arxiv.org/abs/2301.12959), section 3.3.
@@ -16,14 +16,14 @@ from galip_keras.models.layers import FusionBlock, GeneratorBlock, leaky_relu
 
 @keras.saving.register_keras_serializable(package="galip_keras")
 class BridgeFeaturePredictor(layers.Layer):
-    """Predicts from noise and condition what the CLIP-ViT takes for image patches.
+    """Predicts the bridge feature, which the CLIP-ViT takes in place of image patches.
 
     Args:
         grid_size: int. Height and width of the bridge feature.
         hidden_dim: int. Channels of the bridge feature.
-        base_channels: int. Channels of the fusion blocks; half of it between their
-            convolutions.
-        num_blocks: int. The number of fusion blocks.
+        base_channels: int. Channels of the fusion blocks, which have half as many
+            between their convolutions.
+        num_blocks: int. Number of fusion blocks.
         **kwargs: other keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -94,10 +94,10 @@ class BridgeFeaturePredictor(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="galip_keras")
 class PromptPredictor(layers.Layer):
-    """Predicts from the condition one prompt token for each prompted ViT block.
+    """Predicts one prompt token for each prompted ViT block from the condition.
 
     Args:
-        num_prompts: int. The number of prompts.
+        num_prompts: int. Number of prompts.
         hidden_dim: int. Channels of a token.
         **kwargs: other keyword arguments of `keras.layers.Layer`.
 
@@ -144,17 +144,17 @@ class PromptPredictor(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="galip_keras")
 class MateG(keras.Model):
-    """The generator: noise and a sentence embedding to an image in one pass.
+    """The generator: makes an image from noise and a text embedding in one pass.
 
-    The bridge feature predictor and the prompt predictor drive the frozen CLIP-ViT;
-    what it makes of them is added to the bridge feature and grown to an image by
-    generator blocks. All sizes that are not arguments come from the CLIP.
+    The bridge feature predictor and the prompt predictor drive the frozen CLIP-ViT. Its
+    output is added to the bridge feature, and generator blocks enlarge the sum to an
+    image. All sizes that are not arguments come from the CLIP.
 
     Args:
         clip: a `galip_keras.FrozenCLIP`.
-        image_size: int. Height and width of the images. Defaults to those of CLIP.
+        image_size: int. Height and width of the images. Defaults to CLIP's.
         latent_dim: int. Size of the noise.
-        base_channels: int. Channels of the last generator block; earlier ones have up
+        base_channels: int. Channels of the last generator block. Earlier blocks have up
             to eight times as many.
         bridge_channels: int. Channels of the bridge feature predictor.
         prompt_layers: tuple of ints. Transformer blocks that get a prompt; may be
@@ -168,16 +168,16 @@ class MateG(keras.Model):
     Call arguments:
         noise: tensor `(batch_size, latent_dim)`, standard normal.
         text_embeddings: tensor `(batch_size, embedding_dim)`, from
-            `FrozenCLIP.embed_text`. Or one for each part that takes a condition,
-            `(batch_size, num_conditions, embedding_dim)`: the first for bridge feature
-            and prompts, the others for the generator blocks.
+            `FrozenCLIP.embed_text`. Or one embedding for each part that takes a
+            condition, `(batch_size, num_conditions, embedding_dim)`: the first for the
+            bridge feature and the prompts, the others for the generator blocks.
 
     Returns:
         A float32 tensor `(batch_size, image_size, image_size, 3)`, around [-1, 1] but
         not clipped to it.
 
     Raises:
-        ValueError: where the sizes cannot work together.
+        ValueError: if a size is too small, or CLIP lacks a prompted block.
 
     Example:
 
@@ -241,7 +241,7 @@ class MateG(keras.Model):
         # === Weights ===
         condition_shape = (None, latent_dim + clip.embedding_dim)
         self.bridge_predictor.build((None, latent_dim), condition_shape)
-        if prompt_layers:
+        if self.prompt_predictor is not None:
             self.prompt_predictor.build(condition_shape)
         self.conv.build((None, clip.grid_size, clip.grid_size, clip.hidden_dim))
         shape = (None, clip.grid_size, clip.grid_size, channels[0])
@@ -260,8 +260,8 @@ class MateG(keras.Model):
         self.bridge_scale = bridge_scale
 
     @property
-    def num_conditions(self):
-        """Parts that take a condition: the bridge, and each generator block."""
+    def num_conditions(self) -> int:
+        """Number of parts with a condition: the bridge and the generator blocks."""
         return 1 + len(self.generator_blocks)
 
     def call(self, noise, text_embeddings):
@@ -281,7 +281,7 @@ class MateG(keras.Model):
             return [condition] * self.num_conditions
         if text_embeddings.shape[1] != self.num_conditions:
             raise ValueError(
-                f"This generator takes {self.num_conditions} sentence embeddings an "
+                f"This generator takes {self.num_conditions} text embeddings per "
                 f"image, or one. Received: {text_embeddings.shape[1]}"
             )
         return [
@@ -311,10 +311,10 @@ class MateG(keras.Model):
         return cls(**config)
 
 
-def block_sizes(image_size, grid_size):
-    """Output sizes of the generator blocks: doubling from 8, the last the image size.
+def block_sizes(image_size: int, grid_size: int) -> list[int]:
+    """Output sizes of the generator blocks: doubling from 8 to the image size.
 
-    A grid finer than 8 patches is never shrunk: the sizes start at the grid then.
+    With a grid of more than 8 patches, no block is smaller than the grid.
     """
     num_blocks = math.ceil(math.log2(image_size)) - 2
     sizes = [max(8 * 2**i, grid_size) for i in range(num_blocks)]

@@ -1,12 +1,14 @@
-"""The noise of GALIP: one seed an image, the same on every backend and runtime."""
+"""The noise of GALIP: one seed per image, the same on every backend and runtime."""
 
 import ctypes
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-# Philox 4x32 with ten rounds, of Salmon et al., Parallel Random Numbers: As Easy as 1,
-# 2, 3 (2011), and the key by which TensorFlow scrambles a seed.
+# Philox 4x32 with ten rounds (Salmon et al., Parallel Random Numbers: As Easy as 1, 2,
+# 3, 2011), and the key with which TensorFlow scrambles a seed.
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
@@ -15,8 +17,10 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 
-def noise(seeds, latent_dim, truncation=1.0):
-    """Draws the noise of images, each from a seed of its own.
+def noise(
+    seeds: Sequence[int] | np.ndarray, latent_dim: int, truncation: float = 1.0
+) -> np.ndarray:
+    """Draws the noise of images, each from its own seed.
 
     Args:
         seeds: sequence of ints, from 0 to 2**63 - 1.
@@ -25,12 +29,13 @@ def noise(seeds, latent_dim, truncation=1.0):
             for typical images.
 
     Returns:
-        A float32 array `(len(seeds), latent_dim)`, for a truncation of 1 standard
-        normal. Row i is what `tf.random.stateless_normal` draws by the Philox algorithm
-        from the pair (seeds[i], 0), whatever the backend.
+        A float32 array `(len(seeds), latent_dim)`, standard normal for a truncation of
+        1. On every backend row i is `truncation` times the numbers that
+        `tf.random.stateless_normal` draws by the Philox algorithm from the pair
+        (seeds[i], 0).
 
     Raises:
-        ValueError: for a truncation below 0.
+        ValueError: if `truncation` is below 0.
 
     Example:
 
@@ -40,47 +45,48 @@ def noise(seeds, latent_dim, truncation=1.0):
     """
     if not truncation >= 0:
         raise ValueError(f"`truncation` must be at least 0. Received: {truncation}")
-    seeds = np.asarray(seeds, "uint64")[:, None]
-    zeros = np.zeros_like(seeds)
-    mixed = _philox([seeds & _LOW, seeds >> _HALF, zeros, zeros], _SCRAMBLE)
+    column = np.asarray(seeds, "uint64")[:, None]
+    zeros = np.zeros_like(column)
+    mixed = _philox([column & _LOW, column >> _HALF, zeros, zeros], _SCRAMBLE)
     count = np.arange(-(-latent_dim // 4), dtype="uint64")[None]
     words = _philox([count + zeros, 0 * count + zeros, *mixed[2:]], mixed[:2])
-    # The lower 23 bits as the fraction of a number in [1, 2).
-    uniform = [
-        ((word & np.uint64(0x7FFFFF)).astype("uint32") | np.uint32(0x3F800000)).view(
-            "float32"
-        )
-        - np.float32(1)
-        for word in words
-    ]
-    pairs = []
-    # Box-Muller.
-    for first, second in (uniform[:2], uniform[2:]):
-        log = _float32("log")(np.maximum(first, np.float32(1e-7)))
-        radius = np.sqrt(np.float32(-2) * log)
-        angle = (2 * np.pi * second.astype("float64")).astype("float32")
-        pairs += [_float32("sin")(angle) * radius, _float32("cos")(angle) * radius]
-    drawn = np.stack(pairs, -1).reshape(len(seeds), -1)[:, :latent_dim]
-    return drawn * np.float32(truncation)
+    first, second, third, fourth = (_uniform(word) for word in words)
+    drawn = [*_box_muller(first, second), *_box_muller(third, fourth)]
+    rows = np.stack(drawn, -1).reshape(len(seeds), -1)[:, :latent_dim]
+    return rows * np.float32(truncation)
 
 
-def expand_seeds(seed, count):
-    """The seeds of as many images.
+def _uniform(word):
+    """Uniform numbers in [0, 1): the lower 23 bits as the fraction of one in [1, 2)."""
+    bits = (word & np.uint64(0x7FFFFF)).astype("uint32") | np.uint32(0x3F800000)
+    return bits.view("float32") - np.float32(1)
+
+
+def _box_muller(first, second):
+    log = _float32("log")(np.maximum(first, np.float32(1e-7)))
+    radius = np.sqrt(np.float32(-2) * log)
+    angle = (2 * np.pi * second.astype("float64")).astype("float32")
+    return _float32("sin")(angle) * radius, _float32("cos")(angle) * radius
+
+
+def expand_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
+    """Returns one seed per image.
 
     Args:
-        seed: int, or a sequence of ints, one an image. Image i of a single seed gets
-            `seed + i`. None draws one at random.
-        count: int.
+        seed: int, or a sequence of ints, one per image. With a single seed, image i
+            gets `seed + i`. None draws a seed at random.
+        count: int. Number of images.
 
     Returns:
         A list of `count` ints.
 
     Raises:
-        ValueError: where there are not as many seeds, or one is out of range.
+        ValueError: if the number of seeds is not `count`, or a seed is out of range.
     """
     if seed is None:
         seed = int(np.random.default_rng().integers(2**32))
-    seeds = [seed + i for i in range(count)] if np.ndim(seed) == 0 else list(seed)
+    given: Any = seed
+    seeds = [given + i for i in range(count)] if np.ndim(given) == 0 else list(given)
     if len(seeds) != count:
         raise ValueError(f"{len(seeds)} seeds were given for {count} images.")
     if min(seeds, default=0) < 0 or max(seeds, default=0) >= 2**63:
@@ -90,14 +96,15 @@ def expand_seeds(seed, count):
 
 @functools.cache
 def _float32(name):
-    """A float32 function of arrays, rounded as the C library does for TensorFlow.
+    """Returns a float32 function of arrays that rounds as TensorFlow's C library does.
 
-    NumPy's own are off by several units in the last place, which can show in a pixel.
+    NumPy's functions differ by several units in the last place, which can change a
+    pixel.
     """
     try:
         function = getattr(ctypes.CDLL(None), f"{name}f")
     except (AttributeError, OSError, TypeError):
-        # Windows. In double precision nearly all values round to the same.
+        # Windows. Rounded from double precision, nearly all values are the same.
         return lambda x: getattr(np, name)(x.astype("float64")).astype("float32")
     function.argtypes, function.restype = [ctypes.c_float], ctypes.c_float
     return lambda x: np.reshape(

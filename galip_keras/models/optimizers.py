@@ -6,15 +6,15 @@ from galip_keras.models import losses
 
 
 class AdversarialOptimizer(keras.optimizers.MultiOptimizer):
-    """One optimizer for the generator, one for the discriminator.
+    """One optimizer for the generator and one for the discriminator.
 
-    Keras' trainers and savers know a single `model.optimizer`: this is it. The networks
-    take turns, so the training step applies the two themselves.
+    Keras' trainers and savers know only a single `model.optimizer`, which is this one.
+    The training step applies the two optimizers in turn by itself.
 
     Args:
-        generator: `keras.optimizers.Optimizer`.
-        discriminator: `keras.optimizers.Optimizer`.
-        generator_variables: list of `keras.Variable`. All others are the
+        generator: a `keras.optimizers.Optimizer`.
+        discriminator: a `keras.optimizers.Optimizer`.
+        generator_variables: list of `keras.Variable`. All other variables are the
             discriminator's.
     """
 
@@ -24,8 +24,8 @@ class AdversarialOptimizer(keras.optimizers.MultiOptimizer):
         self.discriminator = discriminator
         self._owned = {id(v) for v in generator_variables}
 
-    # `MultiOptimizer` refuses optimizers that scale the loss, whose scale it would not
-    # ask for. The training step does.
+    # `MultiOptimizer` refuses optimizers that scale the loss, because it never calls
+    # `scale_loss`. The training step does.
     def build(self, var_list):
         if not self.built:
             for optimizer, variables in self._by_optimizer(var_list):
@@ -41,7 +41,7 @@ class AdversarialOptimizer(keras.optimizers.MultiOptimizer):
         others = [v for v in variables if id(v) not in self._owned]
         return (self.generator, owned), (self.discriminator, others)
 
-    # Savers visit the two optimizers by themselves; their variables once is enough.
+    # Savers visit the two optimizers as well, which save these variables already.
     def save_own_variables(self, store):
         pass
 
@@ -50,11 +50,14 @@ class AdversarialOptimizer(keras.optimizers.MultiOptimizer):
 
 
 def adam(learning_rate, **kwargs):
-    """The paper's optimizer.
+    """Adam with the paper's betas.
 
     Args:
         learning_rate: float or `keras.optimizers.schedules.LearningRateSchedule`.
         **kwargs: other keyword arguments of `keras.optimizers.Adam`.
+
+    Returns:
+        A `keras.optimizers.Adam`.
     """
     return keras.optimizers.Adam(
         learning_rate, beta_1=0.0, beta_2=0.9, epsilon=1e-8, **kwargs
@@ -62,10 +65,12 @@ def adam(learning_rate, **kwargs):
 
 
 def unscaled_norm(gradients, optimizer):
+    """The norm of gradients of a loss that the optimizer has scaled."""
     return losses.global_norm(gradients) / optimizer.scale_loss(1.0)
 
 
 def scale_losses(optimizer):
+    """Wraps an optimizer in a `LossScaleOptimizer`, unless it is one."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer
     return keras.optimizers.LossScaleOptimizer(optimizer)

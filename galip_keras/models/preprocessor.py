@@ -1,23 +1,24 @@
-"""Prompts to token ids."""
+"""From prompts to token ids."""
 
 import re
+from collections.abc import Sequence
 
 import keras
 import keras_hub
 from keras_hub.models import TextToImagePreprocessor
 
-from galip_keras.models import prompts
 from galip_keras.models.backbone import GALIPBackbone
+from galip_keras.models.prompts import clean
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
 class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
-    """Prompts to token ids, those of OpenAI's CLIP.
+    """Tokenizes prompts as OpenAI's CLIP does.
 
     Args:
         tokenizer: a `keras_hub.tokenizers.CLIPTokenizer`.
-        sequence_length: int. Tokens of a prompt, start and end included; longer prompts
-            are cut, shorter ones padded.
+        sequence_length: int. Tokens of a prompt, start and end included. Longer prompts
+            are cut, shorter ones are padded.
         **kwargs: other keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -32,6 +33,10 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
     model = galip_keras.GALIPTextToImage.from_preset("toybirds")
     model.preprocessor(["a red bird", "a blue bird"])  # (2, 77)
     ```
+
+    Reference:
+        [Learning Transferable Visual Models From Natural Language Supervision](
+        https://arxiv.org/abs/2103.00020)
     """
 
     backbone_cls = GALIPBackbone
@@ -39,36 +44,40 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
 
     def __init__(self, tokenizer, sequence_length=77, **kwargs):
         super().__init__(**kwargs)
+
+        # === Layers ===
         self.clip_preprocessor = keras_hub.models.CLIPPreprocessor(
             tokenizer, sequence_length=sequence_length
         )
         self.tokenizer = tokenizer
+
+        # === Config ===
         self.sequence_length = sequence_length
 
     def build(self, input_shape):
         self.built = True
 
     def call(self, x, y=None, sample_weight=None):
-        x = {"prompts": prompts.clean(x), "images": None}
+        x = {"prompts": clean(x), "images": None}
         x = self.clip_preprocessor(x)["token_ids"]
         return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
     def generate_preprocess(self, x):
         return self(x)
 
-    def unknown_words(self, sentences):
-        """The words of some prompts that the tokenizer has to take to pieces.
+    def unknown_words(self, prompts: Sequence[str]) -> list[str]:
+        """Returns the words of prompts that the training captions never used.
 
-        A small vocabulary is made of the captions of the training data, with a token
-        for each of their words: a word of several tokens was not among them.
+        A small vocabulary has one token for each word of its training captions. The
+        tokenizer splits all other words into several tokens.
 
         Args:
-            sentences: list of strings.
+            prompts: list of strings.
 
         Returns:
             A list of strings, each word once, in lower case.
         """
-        words = re.findall(r"[^\W\d_]+", " ".join(sentences).lower())
+        words = re.findall(r"[^\W\d_]+", " ".join(prompts).lower())
         words = list(dict.fromkeys(words))
         return [word for word in words if len(self.tokenizer(word)) > 1]
 

@@ -1,17 +1,17 @@
-"""Sentences as OpenAI's CLIP reads them, before its tokenizer takes them apart."""
+"""Clean prompts and captions as OpenAI's CLIP does, before its tokenizer."""
 
 import html
 
 import ftfy
 import numpy as np
 
-# What OpenAI's tokenizer takes for a word. In a graph keras-hub's splits elsewhere, but
-# never joins what ends of lines part.
+# The words of OpenAI's tokenizer. In a graph keras-hub's tokenizer splits
+# elsewhere, but never joins words on different lines.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{Z}\p{L}\p{N}]+"
 
 
 def clean(texts):
-    """Mends encodings, resolves HTML entities, lowers case, joins white space.
+    """Fixes encodings, resolves HTML entities, lowers case and joins white space.
 
     Args:
         texts: a string, a list of strings, or an array or tensor of strings. In a
@@ -30,7 +30,7 @@ def clean(texts):
         return [clean(text) for text in texts]
     if _is_symbolic(texts):
         return _clean_in_graph(texts)
-    # An array, also one that a tensor holds.
+    # An array, or an eager tensor.
     return clean(np.asarray(texts).tolist())
 
 

@@ -1,4 +1,4 @@
-"""Small CLIPs of random weights, and their tokenizers."""
+"""CLIPs of random weights, and their tokenizers."""
 
 import keras_hub
 import numpy as np
@@ -18,10 +18,10 @@ def random_clip(
     seed=0,
     dtype=None,
 ):
-    """A CLIP of random weights that knows nothing, for smoke tests.
+    """Builds a CLIP of random weights, for smoke tests.
 
-    The weights follow from the seed, the same on every backend. The tokenizer's
-    vocabulary is the single bytes.
+    A seed gives the same weights on every backend. The tokenizer's vocabulary is the
+    single bytes.
 
     Args:
         image_size: int. Height and width of the images, in pixels.
@@ -33,7 +33,7 @@ def random_clip(
         text_hidden_dim: int. Channels of the text transformer.
         text_num_layers: int. Blocks of the text transformer.
         text_num_heads: int. Attention heads of the text transformer.
-        seed: int.
+        seed: int. Seed of the weights.
         dtype: string or `keras.DTypePolicy`.
 
     Returns:
@@ -84,7 +84,7 @@ def _randomize(model, rng):
 
 def byte_tokenizer():
     """A `keras_hub.models.CLIPTokenizer` whose vocabulary is the single bytes."""
-    # keras-hub's tokenizer cannot be without merges: the commonest pair of English.
+    # keras-hub's tokenizer needs a merge: the most common pair of English.
     return byte_pair_tokenizer(["t h"])
 
 

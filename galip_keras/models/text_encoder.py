@@ -1,18 +1,22 @@
-"""CLIP's text encoder as a model of its own."""
+"""CLIP's text encoder as a Keras model, and text embeddings of many texts."""
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 from galip_keras.models.batches import padded_batches
+from galip_keras.models.clip import FrozenCLIP
+from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
 
 
-def text_encoder(clip, sequence_length=None):
-    """Token ids to sentence embeddings, as a functional model.
+def text_encoder(clip: FrozenCLIP, sequence_length: int | None = None) -> keras.Model:
+    """CLIP's text encoder as a functional model: token ids to text embeddings.
 
     Args:
         clip: a `galip_keras.FrozenCLIP`.
-        sequence_length: int. None where prompts of any length are to be taken.
+        sequence_length: int. Tokens of a text. None accepts any number.
 
     Returns:
         A `keras.Model` from int32 `(batch_size, sequence_length)` to float32
@@ -22,14 +26,19 @@ def text_encoder(clip, sequence_length=None):
     return keras.Model(token_ids, clip.embed_text(token_ids), name="text_encoder")
 
 
-def embed_texts(encoder, preprocessor, texts, batch_size):
-    """Sentence embeddings of any number of texts, by a graph that is compiled once.
+def embed_texts(
+    encoder: keras.Model,
+    preprocessor: GALIPTextToImagePreprocessor,
+    texts: Sequence[str] | Sequence[bytes],
+    batch_size: int,
+) -> np.ndarray:
+    """Embeds any number of texts, by a graph that is compiled once.
 
     Args:
-        encoder: what `text_encoder` returned.
+        encoder: a `keras.Model` that `text_encoder` returned.
         preprocessor: a `galip_keras.GALIPTextToImagePreprocessor`.
         texts: list of strings or bytes.
-        batch_size: int. Texts at once.
+        batch_size: int. Number of texts that are embedded at once.
 
     Returns:
         A float32 array `(len(texts), embedding_dim)`.

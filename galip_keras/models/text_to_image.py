@@ -1,4 +1,6 @@
-"""GALIP as a keras-hub task: presets, prompts in, pictures out."""
+"""GALIP as a keras-hub task: from prompts to images."""
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -6,7 +8,6 @@ from keras import ops
 from keras_hub.models import TextToImage
 
 from galip_keras import backend
-from galip_keras.backend import devices
 from galip_keras.models.architectures import (
     ARCHITECTURES,
     build_generator,
@@ -20,12 +21,12 @@ from galip_keras.models.text_encoder import text_encoder
 
 @keras.saving.register_keras_serializable(package="galip_keras")
 class GALIPTextToImage(TextToImage):
-    """Pictures from prompts in one forward pass.
+    """Makes images from prompts in one forward pass.
 
     Args:
         backbone: a `GALIPBackbone`.
-        preprocessor: a `GALIPTextToImagePreprocessor`, or None: prompts are token ids
-            then.
+        preprocessor: a `GALIPTextToImagePreprocessor`. Without one, prompts are token
+            ids.
         **kwargs: other keyword arguments of `keras_hub.models.TextToImage`.
 
     Example:
@@ -53,26 +54,28 @@ class GALIPTextToImage(TextToImage):
         # === Functional Model ===
         super().__init__(inputs=backbone.input, outputs=backbone.output, **kwargs)
         self.jit_compile = backend.should_jit(backbone.generator)
-        self._text_encoder = None
-        self._decoders = {}
+        # Methods of models that are built on first use. The models themselves would be
+        # sublayers for Keras, and saved.
+        self._embed = None
+        self._decode = {}
 
-    jit_compile = devices.jit_compile
+    jit_compile = backend.jit_compile
     support_negative_prompts = False
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
-        """As in keras-hub, and for the names in `BUNDLED` and `ARCHITECTURES`."""
+        """As in keras-hub, for the names in `BUNDLED` and `ARCHITECTURES` too."""
         if preset in ARCHITECTURES:
             return build(preset, **kwargs)
         return super().from_preset(preset_folder(preset), load_weights, **kwargs)
 
     @property
-    def latent_dim(self):
-        """Size of the noise of a picture."""
+    def latent_dim(self) -> int:
+        """Size of the noise of an image."""
         return self.backbone.generator.latent_dim
 
-    def embed(self, inputs):
-        """Sentence embeddings: what makes a picture, besides noise.
+    def embed(self, inputs) -> np.ndarray:
+        """Embeds prompts by CLIP's text encoder.
 
         Args:
             inputs: a list or tensor of strings, or token ids without a preprocessor.
@@ -82,53 +85,57 @@ class GALIPTextToImage(TextToImage):
         """
         if self.preprocessor is not None:
             inputs = self.preprocessor.generate_preprocess(inputs)
-        if self._text_encoder is None:
-            self._text_encoder = text_encoder(self.backbone.clip)
-        return self._text_encoder.predict_on_batch(np.asarray(inputs))
+        if self._embed is None:
+            self._embed = text_encoder(self.backbone.clip).predict_on_batch
+        return self._embed(np.asarray(inputs))
 
-    def decode(self, noise, text_embeddings):
-        """Makes pictures of noise and sentence embeddings.
+    def decode(self, noise, text_embeddings) -> np.ndarray:
+        """Makes images from noise and text embeddings.
 
         Args:
-            noise: float array `(batch_size, latent_dim)`, such as `galip_keras.noise`
-                makes it.
+            noise: float array `(batch_size, latent_dim)`, for instance from
+                `galip_keras.noise`.
             text_embeddings: float array `(batch_size, embedding_dim)`, or one embedding
-                for each part of the generator, as `galip_keras.MateG` takes it.
+                for each part of the generator, as `galip_keras.MateG` takes them.
 
         Returns:
             A uint8 array `(batch_size, image_size, image_size, 3)`.
         """
         arrays = [np.asarray(x, "float32") for x in (noise, text_embeddings)]
         shape = arrays[1].shape[1:]
-        if shape not in self._decoders:
+        if shape not in self._decode:
             inputs = [keras.Input(x.shape[1:]) for x in arrays]
-            self._decoders[shape] = keras.Model(
-                inputs, self.backbone.generator(*inputs)
-            )
-        images = self._decoders[shape].predict_on_batch(arrays)
+            decoder = keras.Model(inputs, self.backbone.generator(*inputs))
+            self._decode[shape] = decoder.predict_on_batch
+        images = self._decode[shape](arrays)
         return self._normalize_generate_outputs([images], False)
 
     def generate_step(self, latents, token_ids):
-        """Images `(batch_size, image_size, image_size, 3)` from noise and token ids."""
+        """Makes float images from noise and token ids, as keras-hub calls it."""
         return self.backbone({"token_ids": token_ids, "noise": latents})
 
-    def generate(self, inputs, seed=None, truncation=1.0):
-        """Makes pictures.
+    def generate(
+        self,
+        inputs,
+        seed: int | Sequence[int] | None = None,
+        truncation: float = 1.0,
+    ) -> np.ndarray:
+        """Makes images from prompts.
 
         Args:
-            inputs: a string, or a list or tensor of strings. One prompt a picture.
-            seed: int, or a sequence of ints, one a picture. Picture i of a single seed
-                uses `seed + i`. The same prompt and seed give the same picture,
-                whatever else is in the batch. Drawn at random by default.
+            inputs: a string, or a list or tensor of strings. One prompt per image.
+            seed: int, or a sequence of ints, one per image. With a single seed, image i
+                uses `seed + i`. The same prompt and seed give the same image, whatever
+                else is in the batch. Drawn at random by default.
             truncation: float, at least 0. Factor of the noise: less than 1 trades
-                variety for typical pictures.
+                variety for typical images.
 
         Returns:
-            A uint8 array `(batch_size, image_size, image_size, 3)`, or without its
-            first axis for a single string.
+            A uint8 array `(batch_size, image_size, image_size, 3)`, without the first
+            axis for a single string.
 
         Raises:
-            ValueError: for a negative seed or truncation, or too few seeds.
+            ValueError: if a seed or the truncation is negative, or seeds are missing.
         """
         (inputs,), is_scalar = self._normalize_generate_inputs(inputs)
         token_ids = inputs["prompts"]
@@ -142,12 +149,16 @@ class GALIPTextToImage(TextToImage):
         return self._normalize_generate_outputs([images], is_scalar)
 
 
-def build(architecture, clip=None, dtype=None):
+def build(
+    architecture: str,
+    clip: str | None = None,
+    dtype: str | keras.DTypePolicy | None = None,
+) -> GALIPTextToImage:
     """Builds an untrained GALIP.
 
     Args:
         architecture: string. A key of `ARCHITECTURES`.
-        clip: string. `"random"`, or what `load_clip` takes. Defaults to the
+        clip: string. `"random"`, or a source for `load_clip`. Defaults to the
             architecture's own.
         dtype: string or `keras.DTypePolicy`.
 

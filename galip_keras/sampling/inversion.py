@@ -10,7 +10,7 @@ from keras import ops
 
 from galip_keras import backend
 from galip_keras.models import losses
-from galip_keras.models.gan import clone_frozen
+from galip_keras.models.average import clone_frozen
 from galip_keras.models.noise import noise
 from galip_keras.models.optimizers import adam
 from galip_keras.sampling.latent import Point, draw

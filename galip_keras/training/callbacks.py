@@ -12,8 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from galip_keras import metrics
-from galip_keras.backend import devices
+from galip_keras import backend, metrics
 from galip_keras.files import write_text
 from galip_keras.images import image_grid
 from galip_keras.metrics.evaluator import Evaluator
@@ -147,7 +146,7 @@ class Samples(EverySteps):
         images = self._generate()
         columns = min(int(len(images) ** 0.5), _COLUMNS)
         grid = image_grid(images[: columns**2], columns)
-        if devices.is_main():
+        if backend.is_main():
             self.folder.mkdir(parents=True, exist_ok=True)
             grid.save(self.folder / f"step_{self.step:06d}.png")
         figures = self._measure(images)
@@ -255,7 +254,7 @@ class Evaluation(EverySteps):
         report, _, _ = self.evaluator.report(
             self.generated, self.real, cache=self.cache, progress=False
         )
-        if devices.is_main():
+        if backend.is_main():
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"step_{self.step:06d}.json"
             write_text(path, f"{json.dumps(report, indent=2)}\n")

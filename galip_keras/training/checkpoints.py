@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from galip_keras.backend import devices
+from galip_keras import backend
 from galip_keras.console import say
 from galip_keras.files import sha256, write_folder
 from galip_keras.models.gan import GALIP
@@ -72,7 +72,7 @@ class Checkpoint(EverySteps):
         super().on_train_batch_end(batch, logs)
         # Several processes would not agree on the time.
         is_late = time.monotonic() >= self._saved_at + _LONGEST
-        if is_late and devices.process()[1] == 1:
+        if is_late and backend.process()[1] == 1:
             self.save(self.model)
 
     def on_step(self, model: GALIP) -> None:
@@ -121,7 +121,7 @@ class Checkpoint(EverySteps):
         Raises:
             ValueError: if all checkpoints are damaged.
         """
-        if devices.is_main():
+        if backend.is_main():
             for leftover in self.folder.glob("*.tmp"):
                 shutil.rmtree(leftover)
         # At the same step, `step_` is newer than `best_`: rolling back writes it.
@@ -157,16 +157,16 @@ class Checkpoint(EverySteps):
             last = _step(best[-1])
             self._remove([path for path in self._paths("step") if _step(path) > last])
         # Other processes must not read what is about to go.
-        devices.barrier()
+        backend.barrier()
         return bool(self._paths())
 
     def _write(self, kind: str, model: GALIP) -> Path:
         step = training_step(model)
         path = self.folder / f"{kind}_{step:08d}"
-        if not devices.is_main():
+        if not backend.is_main():
             return path
         try:
-            with devices.alone(), write_folder(path) as temporary:
+            with backend.alone(), write_folder(path) as temporary:
                 model.save_weights(temporary / _WEIGHTS)
                 state = {
                     "step": step,
@@ -190,7 +190,7 @@ class Checkpoint(EverySteps):
         return state["step"]
 
     def _remove(self, paths: Iterable[Path]) -> None:
-        if devices.is_main():
+        if backend.is_main():
             for path in paths:
                 shutil.rmtree(path)
 

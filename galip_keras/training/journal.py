@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from galip_keras.backend import devices
+from galip_keras import backend
 from galip_keras.files import write_text
 
 _METRICS = "metrics.jsonl"
@@ -45,7 +45,7 @@ class Journal:
         wandb: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self._is_main = devices.is_main()
+        self._is_main = backend.is_main()
         self._wandb = None
         if not self._is_main:
             return

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from galip_keras.backend import devices
+from galip_keras import backend
 from galip_keras.console import say
 from galip_keras.models.augmentation import NUM_RANDOM
 from galip_keras.models.backbone import GALIPBackbone
@@ -163,7 +163,7 @@ class Loop:
     def _batches(self, first: int) -> Any:
         from galip_keras.datasets.pipeline import training_batches
 
-        config, host = self.plan.config, devices.process()
+        config, host = self.plan.config, backend.process()
         generator = self.plan.model.backbone.generator
         return training_batches(
             self.plan.builder,
@@ -210,7 +210,7 @@ class Loop:
         if best:
             say(f"The preset is the best one, of step {best}.")
         is_wanted = trained or not (self.folder / PRESET).exists()
-        if devices.is_main() and (best or (not collapse and is_wanted)):
+        if backend.is_main() and (best or (not collapse and is_wanted)):
             write_preset(self.folder / PRESET, self.plan, self.model, self.gan)
 
 

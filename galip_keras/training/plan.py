@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from galip_keras import backend, datasets
-from galip_keras.backend import devices
 from galip_keras.console import say
 from galip_keras.models.architectures import ARCHITECTURES, BUNDLED
 from galip_keras.models.gan import GALIP
@@ -87,7 +86,7 @@ def _absolute(source: str | None) -> str | None:
 
 
 def _check_devices(config: TrainingConfig) -> None:
-    shares = config.num_devices * devices.process()[1]
+    shares = config.num_devices * backend.process()[1]
     if config.batch_size % shares:
         raise ValueError(
             f"{shares} devices cannot share {config.batch_size} images per step: "
@@ -175,7 +174,7 @@ class Plan:
         # The average, before and after an update.
         numbers += 2 * generator * (config.average > 0)
         numbers += (generator + discriminator) * (config.accumulate > 1)
-        images = config.batch_size // config.num_devices // devices.process()[1]
+        images = config.batch_size // config.num_devices // backend.process()[1]
         size = 4 if config.precision == "float32" else 2
         gib = (4 * numbers + size * images * self._activations()) / 2**30
         return gib + _LIBRARIES_GIB

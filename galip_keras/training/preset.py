@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from galip_keras import __version__
-from galip_keras.backend import devices
+from galip_keras import __version__, backend
 from galip_keras.files import write_folder
 from galip_keras.models.architectures import ARCHITECTURES
 from galip_keras.models.gan import GALIP
@@ -38,7 +37,7 @@ def write_preset(folder: Path, plan: Plan, model: GALIPTextToImage, gan: GALIP) 
     config = plan.config
     # keras-hub cannot read presets of a mixed precision.
     set_precision(model.backbone, "float32")
-    with devices.alone(), write_folder(folder) as temporary:
+    with backend.alone(), write_folder(folder) as temporary:
         model.save_to_preset(str(temporary))
         gan.discriminator.save_weights(temporary / DISCRIMINATOR)
         own = {name: getattr(config, name) for name in PAPER}

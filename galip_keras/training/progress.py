@@ -15,7 +15,7 @@ import keras
 from keras import ops
 from tqdm.auto import tqdm
 
-from galip_keras.backend import devices
+from galip_keras import backend
 from galip_keras.models.gan import GALIP
 
 # Stands for the deadline; less than the number of any signal that is caught.
@@ -47,7 +47,7 @@ class Progress(keras.callbacks.Callback):
             mininterval=self._interval,
             file=sys.stderr,
             dynamic_ncols=is_terminal,
-            disable=not devices.is_main(),
+            disable=not backend.is_main(),
         )
 
     def on_train_batch_end(
@@ -103,7 +103,7 @@ class Interruption(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         is_late = self.deadline is not None and time.monotonic() >= self.deadline
-        number = devices.highest(self.received or (_LATE if is_late else 0))
+        number = backend.highest(self.received or (_LATE if is_late else 0))
         if number:
             self.is_late = number == _LATE
             # Another process may have received it.

@@ -13,8 +13,7 @@ from typing import Any
 import keras
 import keras_hub
 
-from galip_keras import __version__, datasets
-from galip_keras.backend import devices
+from galip_keras import __version__, backend, datasets
 from galip_keras.console import say, silence
 from galip_keras.files import make_folder, write_text
 from galip_keras.presets.loading import CONFIG
@@ -82,7 +81,7 @@ class Run:
         """
         self._check_folder()
         _check_devices(self.config)
-        with devices.main_first():
+        with backend.main_first():
             plan = Plan.of(self.config)
         return {"run": str(self.folder), **plan.to_dict()}
 
@@ -106,17 +105,17 @@ class Run:
         self._check_folder()
         with self._new_folder():
             if config.deterministic or (
-                config.deterministic is None and devices.is_cpu()
+                config.deterministic is None and backend.is_cpu()
             ):
-                devices.repeatable()
+                backend.repeatable()
             _check_devices(config)
-            with devices.main_first():
+            with backend.main_first():
                 plan = Plan.of(config)
                 _warn_of_random_clip(config)
-                if devices.is_main():
+                if backend.is_main():
                     self._write_start(plan)
                 embeddings = plan.embed_captions()
-        with devices.use(config.num_devices) as is_shared:
+        with backend.use(config.num_devices) as is_shared:
             if is_shared:
                 # Again, with its weights on all devices.
                 plan.model = build_model(config)
@@ -126,7 +125,7 @@ class Run:
     def _check_folder(self) -> None:
         """Makes sure that nothing in the run folder would be lost."""
         folder = self.folder
-        if not devices.is_main() or not folder.is_dir() or not any(folder.iterdir()):
+        if not backend.is_main() or not folder.is_dir() or not any(folder.iterdir()):
             return
         if not self.resume:
             raise ValueError(
@@ -158,7 +157,7 @@ class Run:
     @contextlib.contextmanager
     def _new_folder(self) -> Iterator[None]:
         """Makes the run folder, and removes it where training could not start."""
-        if not devices.is_main():
+        if not backend.is_main():
             yield
             return
         make_folder(self.folder, "run", "run folder")
@@ -233,8 +232,8 @@ def train(
     check_names(options)
     config = TrainingConfig(dataset, **options)
     if coordinator:
-        devices.join(coordinator, num_processes, process_id)
-        if not devices.is_main():
+        backend.join(coordinator, num_processes, process_id)
+        if not backend.is_main():
             silence()
     prepared = Run(config, run, resume)
     return prepared.plan() if dry_run else prepared.train(max_hours)
@@ -242,7 +241,7 @@ def train(
 
 def _check_devices(config: TrainingConfig) -> None:
     # Report missing devices before the data are prepared.
-    with devices.use(config.num_devices):
+    with backend.use(config.num_devices):
         pass
 
 

@@ -1,4 +1,4 @@
-"""Two devices with half a batch each are one with the whole."""
+"""Two devices with half a batch each give the numbers of one with the whole."""
 
 import child
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 TOLERANCE = 1e-5
 
-# Both have to be told before the backend starts how many devices a CPU is to be.
+# The number of devices that a CPU stands for is set before the backend starts.
 SCRIPT = """
 import os, sys
 path, count = sys.argv[1], int(sys.argv[2])
@@ -18,13 +18,13 @@ else:
     virtual = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
     tf.config.set_logical_device_configuration(cpu, virtual)
 import keras, numpy as np, tensorflow as tf, tiny
-from galip_keras.backend import devices
+from galip_keras import backend
 
-with devices.use(count) as is_shared:
+with backend.use(count) as is_shared:
     assert is_shared == (count > 1)
     model = tiny.gan(average=True)
     model.compile()
-    # As training does it: noise of the whole batch, dealt out in order.
+    # As in training, the noise of the whole batch is dealt out in order.
     batches = tf.data.Dataset.from_tensor_slices(tiny.batch(8)).batch(8).repeat()
     model.fit(batches, steps_per_epoch=2, verbose=0, shuffle=False)
     losses = {t.name: keras.ops.convert_to_numpy(t.result()) for t in model.trackers}
@@ -42,7 +42,7 @@ def two_steps(count, path):
 
 
 def test_two_devices_end_in_the_weights_of_one(tmp_path):
-    """Losses as well, so mismatched captions roll over the whole batch."""
+    """Equal losses mean that mismatched captions roll over the whole batch."""
     one, two = (two_steps(n, tmp_path / f"{n}.npz") for n in (1, 2))
     assert one.keys() == two.keys()
     assert len(one) > 50
@@ -51,8 +51,8 @@ def test_two_devices_end_in_the_weights_of_one(tmp_path):
 
 
 COMPILED = """
-from galip_keras.backend import devices
-devices.repeatable()
+from galip_keras import backend
+backend.repeatable()
 import tiny, warnings
 warnings.simplefilter("error", UserWarning)
 gan = tiny.gan()
@@ -63,5 +63,5 @@ gan.fit(tiny.batch(), batch_size=4, verbose=0, shuffle=False)
 
 
 @pytest.mark.backend("tensorflow")
-def test_steps_that_are_repeatable_are_compiled_all_the_same():
+def test_repeatable_steps_are_compiled_too():
     child.run(COMPILED)

@@ -14,7 +14,7 @@ import keras, numpy as np, tiny
 
 model = tiny.gan()
 model.compile(run_eagerly=True)
-# Shuffling, each backend would pair other sentences as mismatched.
+# Shuffled, each backend would mismatch other texts.
 model.fit(tiny.batch(), batch_size=4, shuffle=False, verbose=0)
 weights = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
 np.savez(sys.argv[1], *weights)

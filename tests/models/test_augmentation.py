@@ -1,4 +1,4 @@
-"""Augmentations against arrays changed by hand, and gradients against linearity."""
+"""Augmentations against arrays changed by hand; gradients of linear maps."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from galip_keras.models import augmentation
 from galip_keras.models.augmentation import KINDS, NUM_RANDOM
 
 HEIGHT, WIDTH = 16, 32
-# The most that pictures of this size move down or up, and right or left.
+# The largest shifts of images of this size, down or up, and right or left.
 MOST = {"down": HEIGHT // 8, "right": WIDTH // 8}
 COLUMNS = dict(
     zip(
@@ -22,12 +22,12 @@ COLUMNS = dict(
 @pytest.fixture
 def images():
     rng = np.random.default_rng(0)
-    # None of them grey, which is what takes the place of what is gone.
+    # No pixel is grey, the colour of uncovered places.
     return rng.uniform(0.1, 1, (3, HEIGHT, WIDTH, 3)).astype("float32")
 
 
 def numbers(size=3, **kwargs):
-    """Halves, but for what is named: a number for all pictures or one each."""
+    """One half everywhere except for the named numbers."""
     table = np.full((size, NUM_RANDOM), 0.5, "float32")
     for name, value in kwargs.items():
         table[:, COLUMNS[name]] = value
@@ -40,12 +40,12 @@ def augment(images, numbers, *kinds):
 
 
 def number_of(name, shift):
-    """A number that moves pictures so many pixels."""
+    """A number that shifts images by so many pixels."""
     return (MOST[name] - shift + 0.5) / (2 * MOST[name] + 1)
 
 
 def moved(image, down, right):
-    """The picture moved by so many pixels, one pixel at a time."""
+    """Shifts an image, one pixel at a time."""
     result = np.zeros_like(image)
     for y in range(HEIGHT):
         for x in range(WIDTH):
@@ -78,7 +78,7 @@ def test_saturation_is_the_distance_from_a_pixels_grey(images, number, factor):
 
 
 @pytest.mark.parametrize(("number", "factor"), [(0.0, 0.5), (0.75, 1.25), (1.0, 1.5)])
-def test_contrast_is_the_distance_from_a_pictures_mean(images, number, factor):
+def test_contrast_is_the_distance_from_an_images_mean(images, number, factor):
     result = augment(images, numbers(contrast=number), "color")
     for after, before in zip(result, images):
         mean = before.mean()
@@ -107,7 +107,7 @@ def test_translation_at_the_ends_of_the_numbers(images, number, end):
         # Whole squares of half the size.
         (7.5 / HEIGHT, 15.5 / WIDTH, (4, 12), (8, 24)),
         (4.5 / HEIGHT, 20.5 / WIDTH, (1, 9), (13, 29)),
-        # What lies outside cuts nothing.
+        # Squares that reach beyond the image.
         (0.0, 0.0, (0, 4), (0, 8)),
         (0.0, 15.5 / WIDTH, (0, 4), (8, 24)),
         (1 - 2.0**-24, 1 - 2.0**-24, (12, 16), (24, 32)),
@@ -120,7 +120,7 @@ def test_cutout_is_a_grey_square(images, row, column, rows, columns):
     np.testing.assert_array_equal(result, expected)
 
 
-def test_every_picture_has_its_own_numbers(images):
+def test_every_image_has_its_own_numbers(images):
     random = np.random.default_rng(1).uniform(0, 1, (3, NUM_RANDOM)).astype("float32")
     together = augment(images, random, *KINDS)
     for i in range(3):
@@ -131,7 +131,7 @@ def test_every_picture_has_its_own_numbers(images):
 
 
 def gradient(images, numbers, weights, *kinds):
-    """Of the augmented pictures' sum under weights, by the pictures."""
+    """The gradient of a weighted sum of augmented images."""
     numbers, weights = ops.convert_to_tensor(numbers), ops.convert_to_tensor(weights)
 
     def weighted(images):
@@ -149,7 +149,7 @@ def test_gradients_are_those_of_a_linear_map(images, kinds):
     random = rng.uniform(0, 1, (3, NUM_RANDOM)).astype("float32")
     weights, change = rng.standard_normal((2, *images.shape)).astype("float32")
     result = gradient(images, random, weights, *kinds)
-    # Straight lines: finite differences are exact for large steps, too.
+    # For linear maps, finite differences are exact for large steps too.
     difference = augment(images + change, random, *kinds)
     difference -= augment(images, random, *kinds)
     for i in range(3):
@@ -160,7 +160,7 @@ def test_gradients_are_those_of_a_linear_map(images, kinds):
         )
 
 
-def test_gradients_move_back_and_stop_at_what_is_cut_out(images):
+def test_gradients_shift_back_and_stop_at_cut_out_squares(images):
     weights = np.random.default_rng(3).standard_normal(images.shape).astype("float32")
     places = numbers(down=number_of("down", 2), right=number_of("right", -3))
     back = np.stack([moved(weight, -2, 3) for weight in weights])

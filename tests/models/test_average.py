@@ -1,8 +1,9 @@
-"""What a training step does besides: average, augment, count and report norms."""
+"""Averages, augmentation, step counts and gradient norms of the training step."""
 
 import keras
 import numpy as np
 import pytest
+import serialization
 import tiny
 from keras.ops import convert_to_numpy
 from tiny import values
@@ -16,7 +17,7 @@ FIT = {"batch_size": 4, "shuffle": False, "verbose": 0}
 
 
 def own(generator):
-    """The values of a generator's variables, without those of CLIP."""
+    """Returns the values of a generator's variables, without CLIP's."""
     frozen = {id(v) for v in generator.clip.variables}
     return values(v for v in generator.variables if id(v) not in frozen)
 
@@ -28,7 +29,7 @@ def same(left, right):
 
 def averaging(**kwargs):
     model = tiny.gan(average=True)
-    # Steps that can be told from rounding.
+    # Steps large enough to tell from rounding.
     model.compile(generator_optimizer=adam(0.01), **kwargs)
     return model
 
@@ -37,7 +38,7 @@ def test_average_is_the_formula_and_clip_untouched():
     model = averaging(average_half_life=2.5)
     clip = values(model.clip.variables)
     expected = own(model.averaged_generator)
-    # At first, on the ramp, from it to the half-life, at the half-life.
+    # On the ramp, around its end, and at the full half-life.
     for step in (1, 2, 30, 49, 50, 51, 500):
         before = own(model.generator)
         model.step.assign(step - 1)
@@ -63,7 +64,7 @@ def test_average_begins_as_the_generator_on_the_same_clip():
     assert all(same(own(average), own(model.generator)))
     assert len(model.trainable_variables) == len(plain.trainable_variables)
     assert not average.trainable_variables
-    # In memory of its own.
+    # It has its own memory.
     model.generator.trainable_variables[0].assign_add(
         np.ones(model.generator.trainable_variables[0].shape)
     )
@@ -87,11 +88,10 @@ def test_saved_weights_restore_average_and_step(tmp_path):
 
 def test_config_keeps_average_and_augmentation():
     model = tiny.gan(average=True, augmentation=["cutout"])
-    copy = GALIP.from_config(model.get_config())
+    copy = serialization.round_trip(model)
     assert copy.augmentation == ("cutout",)
     assert copy.averaged_generator.clip is copy.clip
-    assert len(copy.variables) == len(model.variables)
-    assert GALIP.from_config(tiny.gan().get_config()).averaged_generator is None
+    assert serialization.round_trip(tiny.gan()).averaged_generator is None
 
 
 def test_augmentation_trains_with_numbers_drawn_anew():
@@ -107,9 +107,9 @@ def test_augmentation_trains_with_numbers_drawn_anew():
     assert not any(same(before, values(model.trainable_variables)))
 
 
-def test_real_and_generated_pictures_have_their_own_numbers():
+def test_real_and_generated_images_have_their_own_numbers():
     model = tiny.gan(augmentation=["color", "translation"])
-    # It stays as it is, so that losses can be compared.
+    # The weights hardly change, so that losses can be compared.
     model.compile(adam(1e-12), adam(1e-12))
     data = tiny.batch()
     text = model.clip.embed_text(data["token_ids"])
@@ -121,7 +121,7 @@ def test_real_and_generated_pictures_have_their_own_numbers():
     plain = {
         name: float(convert_to_numpy(terms[name])) for name in ("d_real", "d_fake")
     }
-    # Halves leave colours and places as they are.
+    # One half leaves colours and positions unchanged.
     numbers = np.full((4, 2, NUM_RANDOM), 0.5, "float32")
     for changed in ((), ("d_real",), ("d_fake",)):
         data["augmentation"] = numbers.copy()

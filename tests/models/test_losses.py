@@ -1,4 +1,4 @@
-"""Losses against numbers by hand."""
+"""Losses against numbers computed by hand."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def test_hinge():
     assert float(losses.hinge_fake(logits)) == pytest.approx((3 + 1.5 + 0) / 3)
 
 
-def test_penalty_takes_one_joint_norm_an_example():
+def test_penalty_takes_one_joint_norm_per_example():
     features = np.zeros((2, 1, 2, 2, 1), "float32")
     features[0, 0, 0, 0, 0] = 3.0
     text = np.array([[4.0, 0.0], [0.0, 2.0]], "float32")
@@ -23,7 +23,7 @@ def test_penalty_takes_one_joint_norm_an_example():
     assert float(penalty) == pytest.approx(expected)
 
 
-def test_range_penalty_is_of_what_leaves_the_range():
+def test_range_penalty_counts_pixels_outside_the_range():
     images = ops.convert_to_tensor([[[[-1.0, 1.0, 0.3]]], [[[1.5, -3.0, 0.0]]]])
     assert float(losses.range_penalty(images)) == pytest.approx((0.25 + 4) / 6)
 

@@ -1,8 +1,9 @@
-"""Mate-G and Mate-D: shapes, sizes derived from the CLIP, what they refuse."""
+"""Mate-G and Mate-D: shapes, sizes that come from the CLIP, and bad arguments."""
 
 import keras
 import numpy as np
 import pytest
+import serialization
 import tiny
 from keras.ops import convert_to_numpy
 
@@ -34,7 +35,7 @@ def test_generator_makes_any_image_size(image_size):
     assert keras.backend.standardize_dtype(images.dtype) == "float32"
 
 
-def test_discriminator_gives_one_logit_an_image():
+def test_discriminator_gives_one_logit_per_image():
     model = tiny.gan()
     features = model.clip.extract_features(tiny.batch(3)["images"])
     text = model.clip.embed_text(tiny.batch(3)["token_ids"])
@@ -69,7 +70,7 @@ def test_generator_without_prompts():
     assert prompts == (8 + 12 + 1) * 16
 
 
-def test_roles_of_noise_and_sentence():
+def test_images_depend_on_noise_and_text():
     model = tiny.gan()
     data = tiny.batch(2)
     images = convert_to_numpy(model(data))
@@ -82,9 +83,7 @@ def test_roles_of_noise_and_sentence():
 def test_config_round_trip():
     model = tiny.gan()
     for network in (model.generator, model.discriminator):
-        copy = keras.layers.deserialize(keras.layers.serialize(network))
-        assert type(copy) is type(network)
-        assert [w.shape for w in copy.weights] == [w.shape for w in network.weights]
+        serialization.round_trip(network)
 
 
 @pytest.mark.parametrize(

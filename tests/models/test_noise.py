@@ -1,4 +1,4 @@
-"""The noise of a seed, against TensorFlow's Philox."""
+"""The noise of a seed against TensorFlow's Philox."""
 
 import numpy as np
 import pytest

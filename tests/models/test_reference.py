@@ -1,4 +1,4 @@
-"""The full-size model against what the authors' code computes, to the digit."""
+"""The full-size model against the numbers of the authors' code."""
 
 import multiprocessing
 import types
@@ -29,7 +29,7 @@ ADAM = {
 }
 
 
-# CLIP of the sizes that OpenAI published besides ViT-B/32.
+# The sizes of OpenAI's CLIP besides ViT-B/32.
 PUBLISHED = {
     "ViT-B/16": {"patch_size": 16},
     "ViT-L/14": {
@@ -45,7 +45,7 @@ PUBLISHED = {
 
 
 def train_one_step(name):
-    """Trains on a CLIP of a published size. Returns what the test has to know."""
+    """Trains one step on a CLIP of a published size."""
     clip = FrozenCLIP(random_clip(**PUBLISHED[name])[0])
     gan = GALIP(MateG(clip))
     gan.compile(run_eagerly=True)
@@ -59,7 +59,7 @@ def train_one_step(name):
 @pytest.mark.backend("tensorflow")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_clips_build_and_train_one_step(name):
-    # In a process of its own, which gives the memory back.
+    # A child process frees the memory at its end.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         image_size, history, is_same = pool.apply(train_one_step, (name,))
     assert image_size == 224
@@ -83,7 +83,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def forward(model):
-    """What the model gives for the inputs of the reference, and the expected."""
+    """The model's outputs for the inputs of the reference."""
     expected = reference.forward()
     real = reference.real_images(expected["real_low"])
     ours = types.SimpleNamespace(real=real)
@@ -208,7 +208,7 @@ class Witness:
 
 
 class RecordingAdam(keras.optimizers.Adam):
-    """Adam that keeps the gradients it was given."""
+    """Adam that keeps its gradients."""
 
     def apply(self, grads, trainable_variables=None):
         self.gradients = [convert_to_numpy(g) for g in grads]
@@ -217,7 +217,7 @@ class RecordingAdam(keras.optimizers.Adam):
 
 @pytest.fixture(scope="module")
 def step(model, forward):
-    """One training step on the reference's batch, and what it left behind."""
+    """One training step on the reference's batch: its losses and gradients."""
     expected = reference.forward()
     penalty = backend.value_and_gradient(
         lambda: (
@@ -288,8 +288,8 @@ def test_generator_gradients(model, step):
 def test_networks_after_the_step(model, forward, step):
     logits = model.discriminator(forward.features_real, forward.text)
     assert_close(logits, reference.after_step()["logits_after"][:, :, 0, 0], 2e-3)
-    # Adam's first step is as long where the gradient is next to nothing, so the images,
-    # whose span is 5, carry the reference's rounding too: float64 is off by 0.006.
+    # Adam's first step is equally long for tiny gradients. The images, which span 5,
+    # therefore carry the reference's rounding too: float64 is off by 0.006.
     noise = reference.forward()["noise"]
     fake = convert_to_numpy(model.generator(noise, forward.text))[:, ::4, ::4]
     error = fake - reference.channels_last(reference.after_step()["fake_after"])

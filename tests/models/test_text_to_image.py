@@ -1,4 +1,4 @@
-"""The keras-hub task: presets, noise, pictures from prompts."""
+"""The keras-hub task: presets, noise, and images from prompts."""
 
 import pathlib
 
@@ -41,7 +41,7 @@ def test_noise_is_standard_normal():
     assert numbers.std() == pytest.approx(1, abs=0.02)
 
 
-def test_generate_gives_a_picture_or_a_batch(model):
+def test_generate_gives_an_image_or_a_batch(model):
     one = model.generate(PROMPTS[0], seed=0)
     assert one.shape == (64, 64, 3)
     assert one.dtype == np.uint8
@@ -57,7 +57,7 @@ def test_image_i_uses_seed_plus_i_whatever_the_batch(model):
     np.testing.assert_array_equal(listed, batch)
 
 
-def test_pictures_depend_on_seed_prompt_and_truncation(model):
+def test_images_depend_on_seed_prompt_and_truncation(model):
     first = model.generate(PROMPTS[0], seed=0)
     for other in (
         model.generate(PROMPTS[0], seed=1),
@@ -70,11 +70,11 @@ def test_pictures_depend_on_seed_prompt_and_truncation(model):
 
 
 def test_a_missing_seed_is_random(model):
-    pictures = [model.generate(PROMPTS[0]) for _ in range(2)]
-    assert not np.array_equal(*pictures)
+    images = [model.generate(PROMPTS[0]) for _ in range(2)]
+    assert not np.array_equal(*images)
 
 
-def test_pictures_are_the_backbone_s(model):
+def test_images_are_the_backbone_s(model):
     token_ids = model.preprocessor(["a red bird"])
     latents = np.asarray(noise([3], 100))
     image = convert_to_numpy(
@@ -90,7 +90,7 @@ def test_pictures_are_the_backbone_s(model):
     [
         ({"seed": -1}, "from 0 to"),
         ({"seed": 2**63}, "from 0 to"),
-        ({"seed": [1, 2]}, "2 seeds were given for 1 pictures"),
+        ({"seed": [1, 2]}, "2 seeds were given for 1 images"),
         ({"truncation": -0.1}, "truncation"),
         ({"truncation": float("nan")}, "truncation"),
     ],
@@ -117,12 +117,21 @@ def test_preset_round_trip_through_keras_hub(model, tmp_path):
     np.testing.assert_array_equal(
         loaded.generate(PROMPTS, seed=1), model.generate(PROMPTS, seed=1)
     )
-    # What is frozen stays frozen, what is trainable stays so.
+    # Frozen variables stay frozen, and trainable ones trainable.
     count = len(model.backbone.trainable_variables)
     assert len(loaded.backbone.trainable_variables) == count
     assert not loaded.backbone.clip.trainable_variables
     backbone = GALIPBackbone.from_preset(folder)
     assert backbone.generator.image_size == 64
+
+
+def test_embedding_and_decoding_leave_nothing_to_save(model):
+    layers = {id(layer) for layer in model._flatten_layers()}
+    text = model.embed(PROMPTS)
+    images = model.decode(noise(range(3), model.latent_dim), text)
+    assert {id(layer) for layer in model._flatten_layers()} == layers
+    expected = model.generate(PROMPTS, seed=0).astype(int)
+    assert np.abs(images - expected).max() <= 1
 
 
 def test_the_tiny_preset_is_the_same_clip_every_time(model):
@@ -131,8 +140,8 @@ def test_the_tiny_preset_is_the_same_clip_every_time(model):
         np.testing.assert_array_equal(convert_to_numpy(ours), convert_to_numpy(theirs))
 
 
-def test_a_clip_that_cannot_be_had_is_one_clear_line(tmp_path):
-    with pytest.raises(ValueError, match="--clip FOLDER") as caught:
+def test_a_clip_that_cannot_be_loaded_is_one_clear_line(tmp_path):
+    with pytest.raises(ValueError, match="as `clip`") as caught:
         build("galip_vit_base_patch32", clip=str(tmp_path / "nowhere"))
     assert "\n" not in str(caught.value)
 
@@ -145,7 +154,7 @@ def test_toybirds_is_small_and_complete():
     assert preset_folder("my_birds") == "my_birds"
 
 
-def test_toybirds_draws_the_color_that_it_is_told():
+def test_toybirds_draws_the_color_of_the_prompt():
     model = GALIPTextToImage.from_preset("toybirds")
     hues = {"red": 0, "blue": 2}
     for color, channel in hues.items():
@@ -154,7 +163,7 @@ def test_toybirds_draws_the_color_that_it_is_told():
         assert np.argmax(middle) == channel
 
 
-def test_unknown_words_are_those_of_several_tokens():
+def test_unknown_words_take_several_tokens():
     preprocessor = GALIPTextToImage.from_preset("toybirds").preprocessor
     prompts = ["A red bird's wing", "an astronaut, perching; ASTRONAUT"]
     # The captions of the training data say "wings".

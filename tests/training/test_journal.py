@@ -11,7 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from galip_keras.backend import devices
+from galip_keras import backend
 from galip_keras.training.journal import Journal, check_wandb
 
 FIGURES = {"d_real": 0.5, "g_adversarial": -1.25}
@@ -126,7 +126,7 @@ def test_tensorboard_reads_samples(journal, tmp_path, picture):
 
 
 def test_other_processes_write_nothing(tmp_path, picture, monkeypatch):
-    monkeypatch.setattr(devices, "is_main", lambda: False)
+    monkeypatch.setattr(backend, "is_main", lambda: False)
     journal = Journal(tmp_path, wandb=True)
     journal.write(1, FIGURES)
     journal.tell(1, "stopped")

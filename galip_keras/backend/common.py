@@ -1,0 +1,54 @@
+"""Device functions that several backends share; `backend/__init__.py` lists them."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+
+def join(coordinator: str, num_processes: int, process_id: int) -> None:
+    """Refuses: the backend trains in one process."""
+    raise ValueError(
+        "several processes train together on JAX only, not on "
+        f"{keras.config.backend()}: set KERAS_BACKEND=jax"
+    )
+
+
+def process() -> tuple[int, int]:
+    """`(index, count)` of a single process."""
+    return 0, 1
+
+
+def highest(number: int) -> int:
+    """The highest number of a single process."""
+    return number
+
+
+def is_cpu() -> bool:
+    """Whether the CPU is the only device."""
+    return "cpu" in keras.distribution.list_devices()[0].lower()
+
+
+def roll(x):
+    """Moves the rows of a batch up by one, the first to the end."""
+    return ops.roll(x, -1, axis=0)
+
+
+def can_export() -> bool:
+    """Whether models can be exported: they are exported with TensorFlow."""
+    return False
+
+
+def hide_gpus_from_tensorflow() -> None:
+    """Keeps TensorFlow, which only reads data, from taking this backend's GPUs."""
+    import tensorflow as tf
+
+    # Too late if the caller has used TensorFlow before: then the choice is theirs.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+
+
+def check_count(wanted: int, count: int, kind: str) -> None:
+    """Raises a `ValueError` if there are fewer devices than wanted."""
+    if wanted > count:
+        raise ValueError(f"{wanted} devices were asked for, there are {count} ({kind})")

@@ -1,0 +1,41 @@
+"""A generator whose weights are a moving average of another generator's."""
+
+from keras import ops
+
+from galip_keras.models.mate_g import MateG
+
+# The half-life is at most this part of the steps so far, which soon forgets the first.
+_RAMP = 0.05
+
+
+def clone_frozen(generator: MateG) -> MateG:
+    """Copies a generator: same weights, same CLIP, not trainable."""
+    config = {**generator.get_config(), "clip": generator.clip}
+    clone = type(generator)(**{**config, "name": f"averaged_{generator.name}"})
+    for variable, original in _pairs(clone, generator):
+        # Copy through NumPy: on JAX the two would share their memory.
+        variable.assign(ops.convert_to_numpy(original))
+    clone.trainable = False
+    return clone
+
+
+def update_average(averaged: MateG, generator: MateG, step, half_life: float) -> None:
+    """Moves the weights of a frozen clone towards those of the generator.
+
+    Args:
+        averaged: a `galip_keras.MateG` that `clone_frozen` returned.
+        generator: a `galip_keras.MateG`.
+        step: int scalar. Training steps so far, this one included.
+        half_life: float. Steps after which weights count half.
+    """
+    half_life = ops.minimum(_RAMP * ops.cast(step, "float32"), half_life)
+    momentum = ops.power(0.5, 1.0 / half_life)
+    for average, weight in _pairs(averaged, generator):
+        average.assign(weight + momentum * (average - weight))
+
+
+def _pairs(generator, other):
+    """The variables of two generators on the same CLIP, without CLIP's."""
+    frozen = {id(variable) for variable in generator.clip.variables}
+    pairs = zip(generator.variables, other.variables)
+    return [pair for pair in pairs if id(pair[0]) not in frozen]

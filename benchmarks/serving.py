@@ -71,7 +71,6 @@ def own_rate(args):
     """Measure the model's images per second at batch 8."""
     from galip_keras.sampling.sampler import load_any
 
-
     model = load_any(args.own_rate)
     prompts, seeds = ["a red bird"] * 8, list(range(8))
     return 8 / common.seconds(lambda: model.generate(prompts, seed=seeds), 5)

@@ -60,7 +60,7 @@ def mix(prompts, model, seeds, blocks, truncation, out):
     ]
     noises += list(galip_keras.noise(seeds, network.latent_dim, truncation))
     if blocks:
-        texts.insert(1, latent.mix(network, *texts, blocks))
+        texts.insert(1, latent.mix(network, texts[0], texts[1], blocks))
     cells = [latent.Point(noise, text) for noise in noises for text in texts]
     sheet = image_grid(latent.draw(network, cells), columns=len(texts))
     facts = {

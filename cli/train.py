@@ -77,7 +77,9 @@ def _option(field):
     setting = field.metadata["setting"]
     is_required = field.default is dataclasses.MISSING
     default = None if is_required else field.default
-    details = {"default": default, "metavar": setting.unit or None}
+    # Click takes None for the value of a required option.
+    details = {} if is_required else {"default": default}
+    details["metavar"] = setting.unit or None
     if field.type.startswith("bool"):
         details = {"default": default, "is_flag": True}
     elif setting.choices:
@@ -127,7 +129,7 @@ def train(context, **options):
     with quiet_imports():
         from galip_keras.training import run as training
     outcome = training.train(**options)
-    if options["dry_run"]:
+    if isinstance(outcome, dict):
         click.echo(json.dumps(outcome, indent=2))
     elif outcome.collapse:
         raise click.ClickException(

@@ -31,7 +31,6 @@ backend's file defines the same functions. For autodiff:
 
 import contextlib
 import importlib
-import sys
 from collections.abc import Iterator
 
 import keras
@@ -64,7 +63,6 @@ can_export = _verbs.can_export
 hide_gpus_from_tensorflow = _verbs.hide_gpus_from_tensorflow
 
 # The name of this package's device functions in earlier versions.
-devices = sys.modules[__name__]
 
 
 def is_main() -> bool:

@@ -56,7 +56,7 @@ def find_preset(source: str | Path) -> str:
     """
     if "://" in str(source):
         return _download(str(source))
-    folder = Path(preset_folder(source))
+    folder = Path(preset_folder(str(source)))
     if (folder / "checkpoints").is_dir() or (folder / PRESET).is_dir():
         if not (folder / PRESET / CONFIG).is_file():
             raise ValueError(

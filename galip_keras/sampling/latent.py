@@ -109,7 +109,7 @@ def combine(
     return total * (lengths[0] / np.maximum(lengths[1], 1e-6))
 
 
-def slerp(a: np.ndarray, b: np.ndarray, weight: float) -> np.ndarray:
+def slerp(a: np.ndarray, b: np.ndarray, weight: float | np.floating) -> np.ndarray:
     """A vector on the arc from `a` to `b`, with a length between theirs.
 
     A straight line would be too short in the middle, and the generator has seen noise

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple
 
 # The most images, or seeds, that one request may ask for.
 MOST = 1_000_000
@@ -83,7 +83,7 @@ def parse_shard(text: str) -> slice:
 Row = tuple[str, "list[int] | None"]
 
 
-def read_prompts(path: str, file: TextIO | None = None) -> list[Row]:
+def read_prompts(path: str, file: IO[str] | None = None) -> list[Row]:
     """Reads a file of prompts: text with a prompt per line, `.jsonl` or `.csv`.
 
     Args:
@@ -213,7 +213,8 @@ def list_outputs(
         raise ValueError(f"more than {MOST} images: ask for them in parts.")
     outputs: dict[Output, None] = {}
     for prompt, own in rows:
-        parts = [(seed,) for seed in own or seeds] or [SHEET]
+        parts: list[tuple[int, ...]] = [(seed,) for seed in own or seeds]
+        parts = parts or [SHEET]
         outputs.update(dict.fromkeys(Output(prompt, part) for part in parts))
     highest = max(max(output.seeds) for output in outputs)
     if (highest + 1) * candidates > 2**63:

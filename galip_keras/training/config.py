@@ -1,6 +1,6 @@
 """The settings of a training run, each said once.
 
-The options of `galip train`, the checks, `config.json`, `--dry-run` and the table in
+The options of `galip train`, the checks, `config.json`, the plan and the table in
 docs/training.md are made from the fields of `TrainingConfig`. This module imports the
 standard library alone, so that a command line can be built from it at no cost.
 """

@@ -44,9 +44,9 @@ class FrozenCLIP(keras.layers.Layer):
 
     ```python
     # Or keras_hub.models.CLIPBackbone.from_preset("clip_vit_base_patch32").
-    backbone = galip_keras.models.random_clip.random_clip(64, hidden_dim=96)[0]
+    backbone, _ = galip_keras.models.random_clip.random_clip(image_size=64)
     clip = galip_keras.FrozenCLIP(backbone)
-    clip.extract_features(np.zeros((2, 64, 64, 3), "float32"))  # (2, 3, 2, 2, 96)
+    clip.extract_features(np.zeros((2, 64, 64, 3), "float32"))  # (2, 3, 2, 2, 768)
     clip.embed_text(np.ones((2, 77), "int32"))  # (2, 512)
     ```
 

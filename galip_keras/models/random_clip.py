@@ -1,27 +1,16 @@
 """CLIPs of random weights, and their tokenizers."""
 
+import dataclasses
+
+import keras
 import keras_hub
 import numpy as np
 import tokenizers
 
 
-def random_clip(
-    image_size=224,
-    patch_size=32,
-    hidden_dim=768,
-    num_layers=12,
-    num_heads=12,
-    embedding_dim=512,
-    text_hidden_dim=512,
-    text_num_layers=12,
-    text_num_heads=8,
-    seed=0,
-    dtype=None,
-):
-    """Builds a CLIP of random weights, for smoke tests.
-
-    A seed gives the same weights on every backend. The tokenizer's vocabulary is the
-    single bytes.
+@dataclasses.dataclass(frozen=True)
+class CLIPSizes:
+    """The sizes of a CLIP. The defaults are those of ViT-B/32.
 
     Args:
         image_size: int. Height and width of the images, in pixels.
@@ -33,36 +22,60 @@ def random_clip(
         text_hidden_dim: int. Channels of the text transformer.
         text_num_layers: int. Blocks of the text transformer.
         text_num_heads: int. Attention heads of the text transformer.
+    """
+
+    image_size: int = 224
+    patch_size: int = 32
+    hidden_dim: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    embedding_dim: int = 512
+    text_hidden_dim: int = 512
+    text_num_layers: int = 12
+    text_num_heads: int = 8
+
+
+def random_clip(
+    seed: int = 0, dtype: str | keras.DTypePolicy | None = None, **sizes: int
+) -> tuple[keras_hub.models.CLIPBackbone, keras_hub.models.CLIPTokenizer]:
+    """Builds a CLIP of random weights, for smoke tests.
+
+    A seed gives the same weights on every backend. The tokenizer's vocabulary is the
+    single bytes.
+
+    Args:
         seed: int. Seed of the weights.
         dtype: string or `keras.DTypePolicy`.
+        **sizes: the fields of `CLIPSizes`.
 
     Returns:
         A tuple of `keras_hub.models.CLIPBackbone` and `keras_hub.models.CLIPTokenizer`.
     """
     tokenizer = byte_tokenizer()
+    size = CLIPSizes(**sizes)
     vision_encoder = keras_hub.models.CLIPVisionEncoder(
-        patch_size=patch_size,
-        hidden_dim=hidden_dim,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        intermediate_dim=4 * hidden_dim,
-        image_shape=(image_size, image_size, 3),
+        patch_size=size.patch_size,
+        hidden_dim=size.hidden_dim,
+        num_layers=size.num_layers,
+        num_heads=size.num_heads,
+        intermediate_dim=4 * size.hidden_dim,
+        image_shape=(size.image_size, size.image_size, 3),
         data_format="channels_last",
         dtype=dtype,
         name="vision_encoder",
     )
     text_encoder = keras_hub.models.CLIPTextEncoder(
         vocabulary_size=tokenizer.vocabulary_size(),
-        embedding_dim=text_hidden_dim,
-        hidden_dim=text_hidden_dim,
-        num_layers=text_num_layers,
-        num_heads=text_num_heads,
-        intermediate_dim=4 * text_hidden_dim,
+        embedding_dim=size.text_hidden_dim,
+        hidden_dim=size.text_hidden_dim,
+        num_layers=size.text_num_layers,
+        num_heads=size.text_num_heads,
+        intermediate_dim=4 * size.text_hidden_dim,
         dtype=dtype,
         name="text_encoder",
     )
     backbone = keras_hub.models.CLIPBackbone(
-        vision_encoder, text_encoder, embedding_dim, dtype=dtype
+        vision_encoder, text_encoder, size.embedding_dim, dtype=dtype
     )
     _randomize(backbone, np.random.default_rng(seed))
     return backbone, tokenizer

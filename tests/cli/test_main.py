@@ -121,7 +121,7 @@ def test_arguments_in_a_message_become_options(command, text, expected):
 def test_a_message_of_the_package_names_options(error, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "file").write_text("")
-    dataset = f"folder:{draw_pictures(tmp_path / 'circles')}"
+    dataset = f"folder:{draw_circles(tmp_path / 'circles')}"
     train = ["train", "--dataset", dataset, "--preset", "galip_tiny"]
     code, line = error(*train, "--run", tmp_path / "run")
     assert code == 1

@@ -44,9 +44,10 @@ class FrozenCLIP(keras.layers.Layer):
 
     ```python
     # Or keras_hub.models.CLIPBackbone.from_preset("clip_vit_base_patch32").
-    backbone, _ = galip_keras.models.random_clip.random_clip(image_size=64)
+    random_clip = galip_keras.models.random_clip.random_clip
+    backbone, _ = random_clip(image_size=64, hidden_dim=96)
     clip = galip_keras.FrozenCLIP(backbone)
-    clip.extract_features(np.zeros((2, 64, 64, 3), "float32"))  # (2, 3, 2, 2, 768)
+    clip.extract_features(np.zeros((2, 64, 64, 3), "float32"))  # (2, 3, 2, 2, 96)
     clip.embed_text(np.ones((2, 77), "int32"))  # (2, 512)
     ```
 

@@ -173,12 +173,22 @@ def captions(bird: Bird, seed: int) -> list[str]:
         others = [name for name in ATTRIBUTES if name not in certain | {"body"}]
         text = ""
         while not text or text in texts:
-            text = _sentence(bird, certain | {*_shuffled(others, rng)[:more]}, rng)
+            text = describe(bird, certain | {*_shuffled(others, rng)[:more]}, rng)
         texts.append(text)
     return texts
 
 
-def _sentence(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> str:
+def describe(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> str:
+    """Names some attributes of a bird.
+
+    Args:
+        bird: `Bird`.
+        names: frozenset of strings out of `ATTRIBUTES`. What is named.
+        rng: `numpy.random.Generator`. Chooses the words and their order.
+
+    Returns:
+        A sentence in lower case and without a full stop.
+    """
     words = ["bird"]
     features = _features(bird, names, rng)
     if "body" in names:

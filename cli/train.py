@@ -188,6 +188,15 @@ def _check_processes(context, settings):
     "may be repeated.",
 )
 @click.option(
+    "--hard-mismatches",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="Part of the pictures whose mismatched caption is their own, wrong in a "
+    "detail (English colours, sizes, shapes), and not that of the next picture.",
+)
+@click.option(
     "--freeze",
     type=click.Choice(["bridge", "prompts", "blocks", "extractor", "head"]),
     multiple=True,

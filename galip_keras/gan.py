@@ -109,7 +109,9 @@ class GALIP(keras.Model):
     their place `"text_embeddings"`, what `FrozenCLIP.embed_text` makes of them, and
     optionally what is drawn anew where absent: `"noise"`, and for an augmentation
     `"augmentation"`, uniform numbers `(batch_size, 2, augmentation.NUM_RANDOM)`, those
-    of the real and those of the generated picture.
+    of the real and those of the generated picture. `"mismatched_token_ids"` or
+    `"mismatched_embeddings"` are sentences that are not true of the images, where the
+    next ones of the batch are not to serve.
 
     Example:
 
@@ -229,10 +231,10 @@ class GALIP(keras.Model):
             The running means of the losses and of the norms of the gradients, by name.
         """
         data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        if "text_embeddings" in data:
-            text = ops.convert_to_tensor(data["text_embeddings"], "float32")
-        else:
-            text = self.clip.embed_text(data["token_ids"])
+        text = self._embedded(data, "text_embeddings", "token_ids")
+        mismatched = self._embedded(
+            data, "mismatched_embeddings", "mismatched_token_ids"
+        )
         noise = data.get("noise")
         if noise is None:
             shape = (ops.shape(text)[0], self.generator.latent_dim)
@@ -249,7 +251,7 @@ class GALIP(keras.Model):
         # outputs; then the generator's gradient is pulled back through it.
         fakes, pull = backend.pullback(generate, self.generator.trainable_variables)
         d_values = self._update_discriminator(
-            real_features, ops.stop_gradient(fakes[0]), text
+            real_features, ops.stop_gradient(fakes[0]), text, mismatched
         )
         g_values = self._update_generator(fakes, text, pull)
         self.step.assign(self.step + 1)
@@ -259,6 +261,12 @@ class GALIP(keras.Model):
         for tracker in self.trackers:
             tracker.update_state(values[tracker.name])
         return {tracker.name: tracker.result() for tracker in self.trackers}
+
+    def _embedded(self, data, embeddings, token_ids):
+        """The sentence embeddings that a batch holds or has the tokens of, or None."""
+        if embeddings in data:
+            return ops.convert_to_tensor(data[embeddings], "float32")
+        return self.clip.embed_text(data[token_ids]) if token_ids in data else None
 
     def _augmenters(self, data, batch_size):
         """What is done to real and to generated images before CLIP sees them."""
@@ -276,11 +284,11 @@ class GALIP(keras.Model):
 
         return augmenter(0), augmenter(1)
 
-    def _update_discriminator(self, real_features, fake_features, text):
+    def _update_discriminator(self, *inputs):
         optimizer = self.optimizer.discriminator
 
         def scaled_loss():
-            loss, terms = self.discriminator_loss(real_features, fake_features, text)
+            loss, terms = self.discriminator_loss(*inputs)
             return optimizer.scale_loss(loss), terms
 
         variables = self.discriminator.trainable_variables
@@ -309,16 +317,19 @@ class GALIP(keras.Model):
         for average, weight in _pairs(self.averaged_generator, self.generator):
             average.assign(weight + momentum * (average - weight))
 
-    def discriminator_loss(self, real_features, fake_features, text_embeddings):
+    def discriminator_loss(
+        self, real_features, fake_features, text_embeddings, mismatched=None
+    ):
         """The discriminator's loss and a dict of its terms, by name.
 
         Args:
             real_features: tensor `(batch_size, num_taps, grid_size, grid_size,
                 hidden_dim)`, of real images.
             fake_features: tensor of the same shape, of generated images.
-            text_embeddings: tensor `(batch_size, embedding_dim)`. A sentence an image;
-                the sentences rolled by one, over the batch of all devices, are the
-                mismatched ones.
+            text_embeddings: tensor `(batch_size, embedding_dim)`. A sentence an image.
+            mismatched: tensor of the same shape. Sentences that are not true of the
+                real images. Defaults to the others rolled by one, over the batch of all
+                devices.
         """
 
         def matching(features, text):
@@ -329,7 +340,8 @@ class GALIP(keras.Model):
         (_, (logits, extracted)), gradients = backend.value_and_input_gradient(
             matching, real_features, text_embeddings
         )
-        mismatched = devices.roll(text_embeddings)
+        if mismatched is None:
+            mismatched = devices.roll(text_embeddings)
         terms = {
             "d_real": losses.hinge_real(logits),
             "d_mismatch": losses.hinge_fake(

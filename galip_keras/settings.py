@@ -79,6 +79,10 @@ def check_settings(settings):
     for name in WEIGHTS:
         if not 0 <= settings[name] < math.inf:
             raise ValueError(f"{name} must be 0 or more, not {settings[name]}")
+    if not 0 <= settings["hard_mismatches"] <= 1:
+        raise ValueError(
+            f"hard_mismatches must be from 0 to 1, not {settings['hard_mismatches']}"
+        )
     for name in RATES:
         if not 0 < settings[name] < math.inf:
             raise ValueError(f"{name} must be more than 0, not {settings[name]}")

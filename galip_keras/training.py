@@ -119,6 +119,7 @@ def train(
     penalty_weight=None,
     range_weight=None,
     augmentation=(),
+    hard_mismatches=0.0,
     freeze=(),
     on_collapse="continue",
     data_dir=None,
@@ -177,6 +178,9 @@ def train(
         penalty_weight: float. Weight of the matching-aware gradient penalty: 2.
         range_weight: float. Weight of the squared distance of pixels to [-1, 1]: 0.
         augmentation: sequence of strings out of `augmentation.KINDS`, for small data.
+        hard_mismatches: float from 0 to 1. The part of the pictures whose mismatched
+            sentence, for the discriminator, is their own caption made wrong in a
+            detail: it has to learn what is where. The next caption otherwise.
         freeze: sequence of strings out of `PARTS`. What is not trained.
         on_collapse: string. What to do when training goes wrong: `"continue"` with a
             warning, `"rollback"` to the best checkpoint with half the learning rates,
@@ -246,6 +250,7 @@ def train(
         "warmup_steps": warmup_steps,
         "average": average,
         "augmentation": sorted(augmentation),
+        "hard_mismatches": hard_mismatches,
         "freeze": sorted(freeze),
         "on_collapse": on_collapse,
         "data_dir": absolute_path(data_dir),
@@ -585,6 +590,7 @@ def _batches(settings, builder, embeddings, model, first):
         embeddings=embeddings,
         latent_dim=generator.latent_dim,
         augmentation=augmentation.NUM_RANDOM if settings["augmentation"] else None,
+        hard_mismatches=settings["hard_mismatches"],
         host=host,
     )
 

@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from galip_keras.datasets.mismatches import mismatched
+
 if keras.config.backend() != "tensorflow":
     # TensorFlow only feeds the other backends, yet would take their GPU's memory. It
     # is too late where the caller has used TensorFlow before: then it is theirs.
@@ -46,6 +48,7 @@ def training_batches(
     embeddings: Sequence[str] | None = None,
     latent_dim: int | None = None,
     augmentation: int | None = None,
+    hard_mismatches: float = 0.0,
     host: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Endless batches of randomly cropped and flipped pictures with a caption each.
@@ -73,6 +76,11 @@ def training_batches(
         augmentation: int. How many uniform numbers a picture's augmentation takes. The
             batches have `"augmentation"` then, float32 `(batch_size, 2, augmentation)`
             in [0, 1), those of the real and those of the generated picture.
+        hard_mismatches: float. The part of the pictures whose mismatched sentence, for
+            the discriminator, is their own caption made wrong in a detail by
+            `mismatches.contradict`; the others', and those of captions in which nothing
+            can be changed, is the next caption of the batch. Where it is not 0 the
+            batches have `"mismatched_token_ids"`, of the shape of the token ids.
         host: tuple `(index, count)`. Where `count` processes train together, each
             gets its `batch_size` pictures of the `count * batch_size` of a step.
 
@@ -107,8 +115,11 @@ def training_batches(
         return number // batch_size % hosts == index
 
     def example(number, record):
-        image, sentence = _training_example(record, (seed, number), crop_size)
-        example = {"images": image, "sentences": sentence}
+        image, choice = _training_example(record, (seed, number), crop_size)
+        sentences = record["captions" if embeddings is None else "embeddings"]
+        example = {"images": image, "sentences": sentences[choice]}
+        if hard_mismatches:
+            example.update(captions=record["captions"][choice], numbers=number)
         # The numbers of a step follow from the pictures in it: it needs no generator
         # whose state would have to be kept, and devices can share it.
         if latent_dim is not None:
@@ -120,12 +131,27 @@ def training_batches(
     def batch(batch):
         sentences = batch.pop("sentences")
         batch["images"] = tf.cast(batch["images"], tf.float32) / 127.5 - 1.0
+        if hard_mismatches:
+            batch["mismatched_token_ids"] = tokens(mismatches(batch))
         if embeddings is not None:
             sentences = tf.ensure_shape(sentences, (batch_size, embedding_dim))
             return {**batch, "text_embeddings": tf.cast(sentences, tf.float32)}
+        return {**batch, "token_ids": tokens(sentences)}
+
+    def tokens(sentences):
         # keras-hub's tokenizers lose the batch size.
         token_ids = tf.ensure_shape(preprocessor(sentences), (batch_size, None))
-        return {**batch, "token_ids": tf.cast(token_ids, tf.int32)}
+        return tf.cast(token_ids, tf.int32)
+
+    def mismatches(batch):
+        def write(captions, numbers):
+            texts = [caption.decode() for caption in captions]
+            return np.array(mismatched(texts, hard_mismatches, seed, numbers), object)
+
+        texts = tf.numpy_function(
+            write, [batch.pop("captions"), batch.pop("numbers")], tf.string
+        )
+        return tf.ensure_shape(texts, (batch_size,))
 
     dataset = tf.data.Dataset.range(passes, tf.int64.max).flat_map(shuffled)
     dataset = dataset.skip(position).enumerate(skip * batch_size * hosts)
@@ -256,17 +282,16 @@ def _map(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Data
 
 
 def _training_example(record, seed, crop_size):
-    """A random uint8 crop `(crop_size, crop_size, 3)` and one of the captions."""
+    """A random uint8 crop `(crop_size, crop_size, 3)` and the number of a caption."""
     crop_seed, flip_seed, caption_seed = tf.unstack(tf.random.split(tf.stack(seed), 3))
     numerator, denominator = _RESIZE
     shorter_side = round(crop_size * numerator / denominator)
     image = _decode_crop(record["image"], shorter_side, crop_size, crop_seed)
     image = tf.image.stateless_random_flip_left_right(image, seed=flip_seed)
-    sentences = record.get("embeddings", record["captions"])
     choice = tf.random.stateless_uniform(
-        [], caption_seed, maxval=tf.shape(sentences)[0], dtype=tf.int32
+        [], caption_seed, maxval=tf.shape(record["captions"])[0], dtype=tf.int32
     )
-    return image, sentences[choice]
+    return image, choice
 
 
 def _normal(seed, size):

@@ -28,9 +28,10 @@ ARCHITECTURES = {
         "random_clip": {
             "image_size": 64,
             "patch_size": 8,
-            "hidden_dim": 128,
+            # All numbers of a patch: in fewer, fine lines would be invisible.
+            "hidden_dim": 192,
             "num_layers": 4,
-            "num_heads": 4,
+            "num_heads": 6,
             "embedding_dim": 128,
             "text_hidden_dim": 128,
             "text_num_layers": 2,

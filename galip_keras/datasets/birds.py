@@ -94,7 +94,7 @@ _FULL = frozenset(
     ("body", "wing", "crown", "belly", "beak_color", "beak_length", "beak_shape")
 )
 # What a caption names for certain, and how many attributes more, from full to partial.
-_PLANS: tuple[tuple[frozenset[str], int], ...] = (
+PLANS: tuple[tuple[frozenset[str], int], ...] = (
     (frozenset(ATTRIBUTES), 0),
     (_FULL, 1),
     (frozenset(("size", "body", "wing", "beak_color", "beak_length")), 0),
@@ -168,14 +168,20 @@ def captions(bird: Bird, seed: int) -> list[str]:
     """
     rng = np.random.default_rng((_CAPTION_STREAM, seed))
     texts: list[str] = []
-    for certain, more in _PLANS:
-        # Half of the captions name the body anyway.
-        others = [name for name in ATTRIBUTES if name not in certain | {"body"}]
+    for plan in PLANS:
         text = ""
         while not text or text in texts:
-            text = describe(bird, certain | {*_shuffled(others, rng)[:more]}, rng)
+            text = describe(bird, named(plan, rng), rng)
         texts.append(text)
     return texts
+
+
+def named(plan: tuple[frozenset[str], int], rng: np.random.Generator) -> frozenset[str]:
+    """The attributes that a caption of one of the `PLANS` names."""
+    certain, more = plan
+    # Half of the captions name the body anyway.
+    others = [name for name in ATTRIBUTES if name not in certain | {"body"}]
+    return certain | {*_shuffled(others, rng)[:more]}
 
 
 def describe(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> str:

@@ -43,6 +43,7 @@ def gpu(monkeypatch):
     import gpu
 
     monkeypatch.setattr(gpu, "SPEC", SPEC)
+    monkeypatch.setattr(gpu, "SIZE", 32)
     monkeypatch.setitem(text_to_image.ARCHITECTURES, "galip_small", SPEC)
     yield gpu
     del sys.modules["gpu"]

@@ -90,7 +90,7 @@ def _option(field):
     elif field.type.startswith("float"):
         is_open = setting.above is not None
         least = setting.above if is_open else setting.least
-        details["type"] = click.FloatRange(least, min_open=is_open)
+        details["type"] = click.FloatRange(least, setting.most, min_open=is_open)
     return click.option(
         option_name(field),
         field.name,

@@ -14,12 +14,12 @@ from classifier import read
 from evaluate import followed, frechet, generate, to_json
 from keras import ops
 
+import galip_keras
 from galip_keras import FrozenCLIP, datasets
 from galip_keras.console import say
 from galip_keras.metrics import classifier
-from galip_keras.models import text_to_image
-from galip_keras.presets import loading
-from galip_keras.training import run as training
+from galip_keras.models import architectures
+from galip_keras.presets.loading import load_model
 
 FIGURES = Path(__file__).with_suffix(".json")
 
@@ -49,14 +49,14 @@ VARIANTS = {
 
 
 def train(variant, clip, run, steps, data_dir, seed):
-    spec = text_to_image.ARCHITECTURES["galip_small"]
+    spec = architectures.ARCHITECTURES["galip_small"]
     changed = {
         name: {**spec[name], **variant.get(name, {})}
         for name in ("generator", "training")
     }
-    text_to_image.ARCHITECTURES["ablation"] = {**spec, **changed}
-    text_to_image.FrozenCLIP = variant.get("clip_class", FrozenCLIP)
-    training.train(
+    architectures.ARCHITECTURES["ablation"] = {**spec, **changed}
+    architectures.FrozenCLIP = variant.get("clip_class", FrozenCLIP)
+    galip_keras.train(
         "toybirds",
         preset="ablation",
         clip=clip,
@@ -67,7 +67,7 @@ def train(variant, clip, run, steps, data_dir, seed):
         data_dir=data_dir,
         seed=seed,
     )
-    return loading.load_model(str(run))
+    return load_model(str(run))
 
 
 def table(results):

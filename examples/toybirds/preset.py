@@ -22,7 +22,8 @@ from galip_keras.presets import card
 from galip_keras.presets.loading import find_preset, load_model
 from galip_keras.presets.precision import halve
 from galip_keras.presets.sizes import describe
-from galip_keras.training.run import origin_of
+from galip_keras.training.config import TrainingConfig, settings
+from galip_keras.training.preset import origin_of
 
 FIGURES = Path(__file__).with_name("figures.json")
 
@@ -105,8 +106,10 @@ def main(run, data_dir):
             **describe(model),
             "figures": table(measured),
         }
-        data = {"pictures": num_examples(builder)}
-        origin = origin_of(run, config, data, facts["steps"])
+        known = {name: config[name] for name in settings() if name in config}
+        origin = origin_of(
+            run, TrainingConfig(**known), num_examples(builder), facts["steps"]
+        )
         (folder / card.ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
         (folder / card.CARD).write_text(CARD.format(**facts))
 

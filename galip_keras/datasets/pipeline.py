@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from galip_keras import backend
+from galip_keras.datasets.mismatches import mismatched
 
 backend.hide_gpus_from_tensorflow()
 
@@ -53,6 +54,11 @@ class BatchConfig:
             image takes. The batches then have `"augmentation"`, float32
             `(batch_size, 2, augmentation)` in [0, 1), for the real and the generated
             image.
+        hard_mismatches: float. The share of images whose mismatched caption, for the
+            discriminator, is their own caption made wrong in a detail by
+            `mismatches.contradict`. The others get the next caption of the batch. If
+            it is not 0, the batches have `"mismatched_token_ids"`, of the shape of the
+            token ids.
         host: tuple `(index, count)`. If `count` processes train together, this one gets
             its `batch_size` of the `count * batch_size` images of each step.
     """
@@ -66,6 +72,7 @@ class BatchConfig:
     embeddings: Sequence[str] | None = None
     latent_dim: int | None = None
     augmentation: int | None = None
+    hard_mismatches: float = 0.0
     host: tuple[int, int] = (0, 1)
 
 
@@ -107,6 +114,10 @@ def training_batches(
     dataset = dataset.skip(position).enumerate(first).filter(is_own)
     dataset = _map(dataset, functools.partial(_training_example, config))
     dataset = dataset.batch(config.batch_size, drop_remainder=True)
+    if config.hard_mismatches:
+        dataset = _map(
+            dataset, functools.partial(_with_mismatches, config, preprocessor)
+        )
     if config.embeddings is None:
         finish = functools.partial(_with_token_ids, config, preprocessor)
     else:
@@ -140,14 +151,16 @@ def _training_example(config, number, record):
     seed = (config.seed, number)
     crop_seed, flip_seed, text_seed = tf.unstack(tf.random.split(tf.stack(seed), 3))
     image = _random_crop(record["image"], config.crop_size, crop_seed)
-    texts = record.get("embeddings", record["captions"])
+    captions = record["captions"]
     choice = tf.random.stateless_uniform(
-        [], text_seed, maxval=tf.shape(texts)[0], dtype=tf.int32
+        [], text_seed, maxval=tf.shape(captions)[0], dtype=tf.int32
     )
     example = {
         "images": tf.image.stateless_random_flip_left_right(image, seed=flip_seed),
-        "texts": texts[choice],
+        "texts": record.get("embeddings", captions)[choice],
     }
+    if config.hard_mismatches:
+        example.update(captions=captions[choice], numbers=number)
     # Random numbers are part of the batch: there is no generator whose state must be
     # saved, and devices can share a step.
     if config.latent_dim is not None:
@@ -157,11 +170,28 @@ def _training_example(config, number, record):
     return example
 
 
+def _with_mismatches(config, preprocessor, batch):
+    def write(captions, numbers):
+        texts = [caption.decode() for caption in captions]
+        wrong = mismatched(texts, config.hard_mismatches, config.seed, numbers)
+        return np.array(wrong, object)
+
+    inputs = [batch.pop("captions"), batch.pop("numbers")]
+    texts = tf.numpy_function(write, inputs, tf.string)
+    token_ids = _token_ids(config, preprocessor, texts)
+    return {**batch, "mismatched_token_ids": token_ids}
+
+
 def _with_token_ids(config, preprocessor, batch):
+    token_ids = _token_ids(config, preprocessor, batch.pop("texts"))
+    return {**_scaled(batch), "token_ids": token_ids}
+
+
+def _token_ids(config, preprocessor, texts):
+    texts = tf.ensure_shape(texts, (config.batch_size,))
     # keras-hub's tokenizers lose the batch size.
-    token_ids = preprocessor(batch.pop("texts"))
-    token_ids = tf.ensure_shape(token_ids, (config.batch_size, None))
-    return {**_scaled(batch), "token_ids": tf.cast(token_ids, tf.int32)}
+    token_ids = tf.ensure_shape(preprocessor(texts), (config.batch_size, None))
+    return tf.cast(token_ids, tf.int32)
 
 
 def _with_text_embeddings(config, embedding_dim, batch):

@@ -24,9 +24,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "random_clip": {
             "image_size": 64,
             "patch_size": 8,
-            "hidden_dim": 128,
+            # As many as a patch has numbers: with fewer, fine lines get lost.
+            "hidden_dim": 192,
             "num_layers": 4,
-            "num_heads": 4,
+            "num_heads": 6,
             "embedding_dim": 128,
             "text_hidden_dim": 128,
             "text_num_layers": 2,

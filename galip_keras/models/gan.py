@@ -72,6 +72,8 @@ class GALIP(keras.Model):
     - `"noise"`: float `(batch_size, latent_dim)`. Optional, drawn at random if absent.
     - `"augmentation"`: float `(batch_size, 2, augmentation.NUM_RANDOM)`, uniform in
       [0, 1), for each real and each generated image. Optional like the noise.
+    - `"mismatched_token_ids"` or `"mismatched_embeddings"`: captions that are not true
+      of the images. Optional: by default each image gets the next one's caption.
 
     Example:
 
@@ -195,7 +197,8 @@ class GALIP(keras.Model):
             The running means of the losses and of the gradient norms, by name.
         """
         data, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        text = self._text_embeddings(data)
+        text = self._embed(data, "text_embeddings", "token_ids")
+        mismatched = self._embed(data, "mismatched_embeddings", "mismatched_token_ids")
         noise = self._noise(data, ops.shape(text)[0])
         augment_real, augment_fake = self._augmenters(data, ops.shape(text)[0])
         real_features = self.clip.extract_features(augment_real(data["images"]))
@@ -210,7 +213,9 @@ class GALIP(keras.Model):
         # outputs. Then the generator's loss is pulled back through the same pass.
         fakes, pull = backend.pullback(generate, self.generator.trainable_variables)
         fake_features = ops.stop_gradient(fakes[0])
-        d_values = self._update_discriminator(real_features, fake_features, text)
+        d_values = self._update_discriminator(
+            real_features, fake_features, text, mismatched
+        )
         g_values = self._update_generator(fakes, text, pull)
         self.step.assign(self.step + 1)
         if self.averaged_generator is not None:
@@ -227,10 +232,11 @@ class GALIP(keras.Model):
             tracker.update_state(values[tracker.name])
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
-    def _text_embeddings(self, data):
-        if "text_embeddings" in data:
-            return ops.convert_to_tensor(data["text_embeddings"], "float32")
-        return self.clip.embed_text(data["token_ids"])
+    def _embed(self, data, embeddings, token_ids):
+        """Text embeddings that a batch holds, or holds the tokens of, or None."""
+        if embeddings in data:
+            return ops.convert_to_tensor(data[embeddings], "float32")
+        return self.clip.embed_text(data[token_ids]) if token_ids in data else None
 
     def _noise(self, data, batch_size):
         noise = data.get("noise")
@@ -255,11 +261,11 @@ class GALIP(keras.Model):
 
         return augmenter(0), augmenter(1)
 
-    def _update_discriminator(self, real_features, fake_features, text):
+    def _update_discriminator(self, *inputs):
         optimizer = self.optimizer.discriminator
 
         def scaled_loss():
-            loss, terms = self.discriminator_loss(real_features, fake_features, text)
+            loss, terms = self.discriminator_loss(*inputs)
             return optimizer.scale_loss(loss), terms
 
         variables = self.discriminator.trainable_variables
@@ -281,15 +287,19 @@ class GALIP(keras.Model):
         backend.apply(optimizer, gradients, self.generator.trainable_variables)
         return {**terms, "g_gradient_norm": norm}
 
-    def discriminator_loss(self, real_features, fake_features, text_embeddings):
+    def discriminator_loss(
+        self, real_features, fake_features, text_embeddings, mismatched=None
+    ):
         """Computes the discriminator's loss and its terms.
 
         Args:
             real_features: tensor `(batch_size, num_taps, grid_size, grid_size,
                 hidden_dim)`, of real images.
             fake_features: tensor of the same shape, of generated images.
-            text_embeddings: tensor `(batch_size, embedding_dim)`, one per image. Rolled
-                by one over the batch of all devices, they are the mismatched ones.
+            text_embeddings: tensor `(batch_size, embedding_dim)`, one per image.
+            mismatched: tensor of the same shape, of captions that are not true of the
+                real images. Defaults to `text_embeddings` rolled by one over the batch
+                of all devices.
 
         Returns:
             A tuple of the loss, a scalar, and a dict of its terms by name.
@@ -303,9 +313,10 @@ class GALIP(keras.Model):
         (_, (logits, extracted)), gradients = backend.value_and_input_gradient(
             matching, real_features, text_embeddings
         )
-        rolled = backend.roll(text_embeddings)
+        if mismatched is None:
+            mismatched = backend.roll(text_embeddings)
         d_real = losses.hinge_real(logits)
-        d_mismatch = losses.hinge_fake(self.discriminator.match(extracted, rolled))
+        d_mismatch = losses.hinge_fake(self.discriminator.match(extracted, mismatched))
         d_fake = losses.hinge_fake(self.discriminator(fake_features, text_embeddings))
         penalty = losses.matching_aware_penalty(gradients, self.penalty_weight)
         terms = {

@@ -252,6 +252,15 @@ class TrainingConfig:
         choices=("color", "translation", "cutout"),
         is_fixed=True,
     )
+    hard_mismatches: float = _setting(
+        0.0,
+        "Share of images whose mismatched caption is their own, made wrong in a detail "
+        "(English colors, sizes, shapes), instead of the next image's.",
+        least=0,
+        most=1,
+        unit="SHARE",
+        is_fixed=True,
+    )
     on_collapse: str = _setting(
         "continue",
         "What to do when training goes wrong: go on with a warning, go back to the "

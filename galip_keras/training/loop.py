@@ -175,6 +175,7 @@ class Loop:
             embeddings=self.embeddings,
             latent_dim=generator.latent_dim,
             augmentation=NUM_RANDOM if config.augmentation else None,
+            hard_mismatches=config.hard_mismatches,
             host=host,
         )
 

@@ -111,6 +111,35 @@ def test_hosts_share_one_stream(ten, skip):
                 np.testing.assert_array_equal(rows, expected)
 
 
+def test_hard_mismatches(tmp_path):
+    """Each picture's own caption made wrong, and the same after a resume."""
+    colors = ("red", "blue", "green", "white")
+    for number, color in enumerate(colors):
+        Image.new("RGB", (20, 20), (60 * number,) * 3).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text(f"{color} one")
+    builder = prepare(f"folder:{tmp_path}", tmp_path / "records")
+    batches = take(stream(builder, hard_mismatches=1.0), 4)
+    for batch in batches:
+        assert batch["mismatched_token_ids"].shape == batch["token_ids"].shape
+        wrong = texts({"token_ids": batch["mismatched_token_ids"]})
+        for own, other in zip(texts(batch), wrong):
+            assert own != other
+    (resumed,) = take(stream(builder, hard_mismatches=1.0, skip=3), 1)
+    for name, rows in batches[3].items():
+        np.testing.assert_array_equal(resumed[name], rows)
+
+
+def test_hard_mismatches_change_nothing_else(ten):
+    for batch, plain in zip(
+        take(stream(ten, hard_mismatches=0.5), 3), take(stream(ten), 3)
+    ):
+        wrong = texts({"token_ids": batch.pop("mismatched_token_ids")})
+        # No word of these captions can be replaced.
+        assert wrong == [*texts(plain)[1:], texts(plain)[0]]
+        for name, rows in plain.items():
+            np.testing.assert_array_equal(batch[name], rows)
+
+
 def test_fewer_images_than_a_batch(ten):
     (batch,) = take(stream(ten, batch_size=32), 1)
     assert batch["images"].shape == (32, 16, 16, 3)

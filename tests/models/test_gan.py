@@ -107,6 +107,24 @@ def test_text_embeddings_replace_token_ids():
         assert losses[1][name] == pytest.approx(losses[0][name], rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.backend("tensorflow", "torch")
+def test_mismatched_sentences_take_the_place_of_the_next_ones():
+    def step(**others):
+        model = tiny.gan()
+        model.compile(run_eagerly=True)
+        return model.train_on_batch({**tiny.batch(), **others}, return_dict=True)
+
+    token_ids = tiny.batch()["token_ids"]
+    rolled = np.roll(token_ids, -1, axis=0)
+    embedded = convert_to_numpy(tiny.gan().clip.embed_text(rolled))
+    plain = step()
+    assert step(mismatched_token_ids=rolled) == pytest.approx(plain, rel=1e-4)
+    assert step(mismatched_embeddings=embedded) == pytest.approx(plain, rel=1e-4)
+    matching = step(mismatched_token_ids=token_ids)
+    assert matching["d_mismatch"] != pytest.approx(plain["d_mismatch"], abs=1e-4)
+    assert matching["d_real"] == pytest.approx(plain["d_real"], abs=1e-4)
+
+
 def test_one_pass_through_generator_and_clip(model, monkeypatch):
     calls = {"transform_bridge": 0, "extract_features_and_embed": 0}
 

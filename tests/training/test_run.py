@@ -414,6 +414,7 @@ def test_unwritable_run_folder(settings, tmp_path):
         ({"epochs": 1, "steps": 1}, "epochs or steps, not both"),
         ({"batch_size": 0}, "batch_size must be at least 2, not 0"),
         ({"schedule": "linear"}, "schedule must be one of constant, cosine"),
+        ({"hard_mismatches": 1.5}, "hard_mismatches must be at most 1, not 1.5"),
         ({"augmentation": ["flip"]}, "augmentation must be one of color, "),
         ({"freeze": ["clip"]}, "freeze must be one of bridge, "),
         ({"generator_lr": 0.0}, "generator_lr must be more than 0"),

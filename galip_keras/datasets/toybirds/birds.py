@@ -95,7 +95,7 @@ _FULL = frozenset(
 )
 # The attributes that a caption always names, and the number of random others, from the
 # full captions to the partial ones.
-_PLANS: tuple[tuple[frozenset[str], int], ...] = (
+PLANS: tuple[tuple[frozenset[str], int], ...] = (
     (frozenset(ATTRIBUTES), 0),
     (_FULL, 1),
     (frozenset(("size", "body", "wing", "beak_color", "beak_length")), 0),
@@ -169,17 +169,33 @@ def captions(bird: Bird, seed: int) -> list[str]:
     """
     rng = np.random.default_rng((_CAPTION_STREAM, seed))
     texts: list[str] = []
-    for certain, more in _PLANS:
-        # Half of the captions name the body already.
-        others = [name for name in ATTRIBUTES if name not in certain | {"body"}]
+    for plan in PLANS:
         text = ""
         while not text or text in texts:
-            text = _sentence(bird, certain | {*_shuffled(others, rng)[:more]}, rng)
+            text = describe(bird, named(plan, rng), rng)
         texts.append(text)
     return texts
 
 
-def _sentence(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> str:
+def named(plan: tuple[frozenset[str], int], rng: np.random.Generator) -> frozenset[str]:
+    """The attributes that a caption of one of the `PLANS` names."""
+    certain, more = plan
+    # Half of the captions name the body anyway.
+    others = [name for name in ATTRIBUTES if name not in certain | {"body"}]
+    return certain | {*_shuffled(others, rng)[:more]}
+
+
+def describe(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> str:
+    """Names some attributes of a bird.
+
+    Args:
+        bird: `Bird`.
+        names: frozenset of strings out of `ATTRIBUTES`. What is named.
+        rng: `numpy.random.Generator`. Chooses the words and their order.
+
+    Returns:
+        A sentence in lower case and without a full stop.
+    """
     words = ["bird"]
     features = _features(bird, names, rng)
     if "body" in names:

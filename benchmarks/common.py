@@ -17,7 +17,7 @@ CONVOLUTIONS = [(8, 32, 512), (8, 64, 256), (8, 128, 128), (8, 224, 64)]
 
 
 def machine():
-    """Describes the machine and the installed versions, as plain values."""
+    """Describe the machine and the installed versions, as plain values."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
@@ -55,14 +55,14 @@ def _processor():
 
 
 def installed():
-    """Lists the backends that can be imported."""
+    """List the backends that can be imported."""
     import importlib.util
 
     return [b for b in BACKENDS if importlib.util.find_spec(b)]
 
 
 def seconds(fn, repeats=5, warm_up=2):
-    """Returns the median time of warm runs of `fn`, in seconds."""
+    """Return the median time of warm runs of `fn`, in seconds."""
     for _ in range(warm_up):
         fn()
     times = []
@@ -74,7 +74,7 @@ def seconds(fn, repeats=5, warm_up=2):
 
 
 def in_backend(script, backend, arguments):
-    """Runs a script's `--backend` part in a child process. Returns its rows."""
+    """Run a script's `--backend` part in a child process. Return its rows."""
     command = [sys.executable, script, "--backend", backend, *arguments]
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -84,7 +84,7 @@ def in_backend(script, backend, arguments):
 
 
 def use_cores():
-    """Limits every backend to the cores that this process may use."""
+    """Limit every backend to the cores that this process may use."""
     cores = len(os.sched_getaffinity(0))
     if os.environ["KERAS_BACKEND"] == "torch":
         import torch
@@ -97,7 +97,7 @@ def use_cores():
 
 
 def compiled(fn, variables=(), jit=True):
-    """Compiles a function of tensors by the backend's compiler if `jit`."""
+    """Compile a function of tensors by the backend's compiler if `jit`."""
     import keras
 
     backend = keras.backend.backend()
@@ -126,7 +126,7 @@ def compiled(fn, variables=(), jit=True):
 
 
 def rates(dtype="float32", quick=False):
-    """Measures this backend's GFLOP/s for 3x3 convolutions and a matrix product."""
+    """Measure this backend's GFLOP/s for 3x3 convolutions and a matrix product."""
     import numpy as np
     from keras import ops
 
@@ -172,7 +172,7 @@ def _convolution(x, kernel):
 
 
 def wait(outputs):
-    """Waits for the outputs, and copies one number at most."""
+    """Wait for the outputs, and copy one number at most."""
     if hasattr(outputs, "block_until_ready"):
         outputs.block_until_ready()
     else:
@@ -180,7 +180,7 @@ def wait(outputs):
 
 
 def report(name, rows, out, **more):
-    """Prints the machine and a table of the rows, and writes both as JSON."""
+    """Print the machine and a table of the rows, and write both as JSON."""
     described = machine()
     print(", ".join(f"{key} {value}" for key, value in described.items() if value))
     for key, value in more.items():
@@ -211,7 +211,7 @@ def _rounded(value):
 
 
 def images(folder, count, size=320):
-    """Writes captioned JPEGs to a folder, about as hard to decode as photos."""
+    """Write captioned JPEGs to a folder, about as hard to decode as photos."""
     import numpy as np
     from PIL import Image
 

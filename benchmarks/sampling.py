@@ -58,7 +58,7 @@ def main():
 
 
 def measure(args):
-    """Measures the rates and rows of one backend."""
+    """Measure the rates and rows of one backend."""
     common.use_cores()
     from galip_keras.models.text_to_image import build
     from galip_keras.presets.precision import set_precision
@@ -91,7 +91,7 @@ EXPORTS = (
 
 
 def write_exports(args):
-    """Exports the model in every format and times each in a child process."""
+    """Export the model in every format and time each in a child process."""
     import tempfile
     from pathlib import Path
 
@@ -115,7 +115,7 @@ def write_exports(args):
 
 
 def time_export(args):
-    """Times an exported model in its runtime."""
+    """Time an exported model in its runtime."""
     from galip_keras.export import runtimes
 
     start = time.perf_counter()
@@ -127,7 +127,7 @@ def time_export(args):
 
 
 def time_generate(model, args):
-    """Times a model from prompts to images, text encoder included."""
+    """Time a model from prompts to images, text encoder included."""
     rows = []
     for batch in _batches(args):
         prompts, seeds = ["a red bird on a branch"] * batch, list(range(batch))
@@ -189,7 +189,7 @@ def time_generator(generator, form, jit, batch, args):
 
 
 def use_direct_form():
-    """Makes generator blocks resize first, as in the paper."""
+    """Make generator blocks resize first, as in the paper."""
     from keras import layers
 
     from galip_keras.models.convolutions import ResizeConv2D, nearest_resize
@@ -206,7 +206,7 @@ def use_direct_form():
 
 
 def direct_gflop(generator):
-    """Counts the work of the direct form: convolutions and vision transformer."""
+    """Count the work of the direct form: convolutions and vision transformer."""
     clip, side = generator.clip, generator.clip.grid_size
     width = clip.hidden_dim
     tokens = side**2 + 1

@@ -77,7 +77,7 @@ def own_rate(args):
 
 
 def load(model, clients, seconds):
-    """Measures the service with clients that request one image after the other."""
+    """Measure the service with clients that request one image after the other."""
     import httpx
 
     with socket.socket() as free:

@@ -62,7 +62,7 @@ def rates(args):
 
 
 def measure(args):
-    """Measures the row of one backend."""
+    """Measure the row of one backend."""
     common.use_cores()
     import keras
 

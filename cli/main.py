@@ -112,7 +112,7 @@ def galip(ctx: click.Context) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs `galip`, with errors as one line on standard error.
+    """Run `galip`, with errors as one line on standard error.
 
     Args:
         args: list of strings. Defaults to the arguments of the process.
@@ -149,7 +149,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def name_options(text: str, command: click.Command) -> str:
-    """Replaces the names of arguments in a message by a command's options.
+    """Replace the names of arguments in a message by a command's options.
 
     The package names an argument in backticks, as in "choose another `data_dir`". On
     the command line this is `--data-dir`.

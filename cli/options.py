@@ -14,7 +14,7 @@ def _number(context, parameter, value):
 
 
 def require(what, modules, extra):
-    """Checks that optional libraries are installed.
+    """Check that optional libraries are installed.
 
     Args:
         what: string. What needs them, for the message.

@@ -9,7 +9,7 @@ import tempfile
 
 @contextlib.contextmanager
 def quiet_imports():
-    """Holds back what native libraries write on standard error while they load.
+    """Hold back what native libraries write on standard error while they load.
 
     No setting stops TensorFlow's notes about missing CUDA drivers. Who wants to see
     them sets TF_CPP_MIN_LOG_LEVEL to 0, as `--verbose` does.

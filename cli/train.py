@@ -62,7 +62,7 @@ _PROCESS = [
 
 
 def _settings(command):
-    """Adds an option for every field of `TrainingConfig`, in their order."""
+    """Add an option for every field of `TrainingConfig`, in their order."""
     for field in reversed(dataclasses.fields(TrainingConfig)):
         command = _option(field)(command)
     return command

@@ -37,13 +37,13 @@ class Finder:
 
 
 def register() -> None:
-    """Imports the model's classes, unless one of them is importing keras-hub."""
+    """Import the model's classes, unless one of them is importing keras-hub."""
     if _PACKAGE not in sys.modules:
         importlib.import_module(f"{_PACKAGE}.text_to_image")
 
 
 def register_with_keras_hub() -> None:
-    """Registers the classes now if keras-hub is imported, or as soon as it is."""
+    """Register the classes now if keras-hub is imported, or as soon as it is."""
     if _LIBRARY in sys.modules:
         register()
     else:

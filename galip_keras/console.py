@@ -9,18 +9,18 @@ _is_silent = False
 
 
 def silence() -> None:
-    """Silences `say`: of several processes that train together, only one speaks."""
+    """Silence `say`: of several processes that train together, only one speaks."""
     global _is_silent
     _is_silent = True
 
 
 def say(message: str) -> None:
-    """Writes a line on standard error, above the progress bar if there is one."""
+    """Write a line on standard error, above the progress bar if there is one."""
     if not _is_silent:
         tqdm.write(message, file=sys.stderr)
 
 
 def first_words(error: BaseException) -> str:
-    """Shortens another library's error, so that a message can quote it."""
+    """Shorten another library's error, so that a message can quote it."""
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {textwrap.shorten(words, 100, placeholder='...')}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, replacing it only once the new text is complete.
+    """Write a text file, replacing it only once the new text is complete.
 
     Args:
         path: `pathlib.Path`. File to write.
@@ -23,7 +23,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def write_folder(folder: Path) -> Iterator[Path]:
-    """Replaces a folder once the new one is complete and on disk.
+    """Replace a folder once the new one is complete and on disk.
 
     Args:
         folder: `pathlib.Path`. Folder to write, which may exist.
@@ -59,7 +59,7 @@ def _sync(path: Path) -> None:
 
 
 def sha256(path: str | os.PathLike) -> str:
-    """Returns the SHA-256 of a file as hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -68,7 +68,7 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def make_folder(folder: Path, argument: str, what: str = "folder") -> None:
-    """Makes a folder and checks that it can be written, before any slow work.
+    """Make a folder and check that it can be written, before any slow work.
 
     Args:
         folder: `pathlib.Path`. Folder to make, which may exist.

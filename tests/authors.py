@@ -148,7 +148,7 @@ def state(shapes, seed):
 
 
 def checkpoint(clip_state):
-    """Makes a checkpoint of GALIP on a CLIP as the authors save it."""
+    """Make a checkpoint of GALIP on a CLIP as the authors save it."""
     generator = state(generator_shapes(), 1)
     for name in vit_shapes():
         generator["mapping.CLIP_ViT." + name] = clip_state["visual." + name]
@@ -161,7 +161,7 @@ def checkpoint(clip_state):
 
 
 def write(folder, checkpoint, clip_state):
-    """Writes the three files for a conversion without internet access."""
+    """Write the three files for a conversion without internet access."""
     torch.save(checkpoint, folder / "pre_cc12m.pth")
     torch.save(clip_state, folder / "ViT-B-32.pt")
     merges = ["t h", "th e</w>", "o w", "ow l</w>", "a n", "a n</w>"]

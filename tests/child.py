@@ -17,7 +17,7 @@ def environment(**variables):
 
 
 def run(script, *arguments, **variables):
-    """Runs a script that must succeed. Returns a `subprocess.CompletedProcess`."""
+    """Run a script that must succeed. Return a `subprocess.CompletedProcess`."""
     result = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         env=environment(**variables),

@@ -24,7 +24,7 @@ def _seeds():
 
 @pytest.fixture(scope="module")
 def less_to_compile():
-    """Makes `galip_tiny` mean `tiny.ARCHITECTURE`."""
+    """Make `galip_tiny` mean `tiny.ARCHITECTURE`."""
     import tiny
 
     from galip_keras.models.architectures import ARCHITECTURES
@@ -59,7 +59,7 @@ def scorer(tmp_path_factory):
 
 @pytest.fixture
 def galip(capfd):
-    """Runs a command in this process. Returns exit code, output and errors."""
+    """Run a command in this process. Return exit code, output and errors."""
 
     from galip_cli.main import main
 

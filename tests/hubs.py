@@ -25,7 +25,7 @@ class Hubs:
         return folder
 
     def replace(self, monkeypatch):
-        """Puts the doubles in the place of the libraries' functions."""
+        """Put the doubles in the place of the libraries' functions."""
         for library, functions in (
             (
                 huggingface_hub,

@@ -17,14 +17,14 @@ SEED = 2301
 
 
 def draw(name, shape):
-    """Draws standard normal numbers from a name."""
+    """Draw standard normal numbers from a name."""
     digest = hashlib.sha256(f"{SEED}:{name}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     return rng.standard_normal(shape, dtype="float32")
 
 
 def tensor(name, shape):
-    """Makes the tensor of a name (`netG.fc_code.weight`), in PyTorch's layout."""
+    """Make the tensor of a name (`netG.fc_code.weight`), in PyTorch's layout."""
     leaf = name.rsplit(".", 1)[-1]
     if leaf == "logit_scale":
         return np.float32(2.6592)
@@ -54,7 +54,7 @@ def shapes():
 
 
 def state(network):
-    """Makes the state dict of `clip`, `netG`, `netD` or `netC`."""
+    """Make the state dict of `clip`, `netG`, `netD` or `netC`."""
     vit = "mapping.CLIP_ViT."
     tensors = {}
     for name, shape in shapes()[network].items():
@@ -71,7 +71,7 @@ def channels_last(x):
 
 
 def real_images(low):
-    """Enlarges images to 256x256: bilinear, half-pixel centres, clipped to [-1, 1]."""
+    """Enlarge images to 256x256: bilinear, half-pixel centres, clipped to [-1, 1]."""
     size = low.shape[-1]
     centres = (np.arange(256) + 0.5) * size / 256 - 0.5
     below = np.floor(centres).astype(int)

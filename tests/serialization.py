@@ -4,7 +4,7 @@ import keras
 
 
 def round_trip(original):
-    """Serializes a layer or model to plain values and back. Returns the copy."""
+    """Serialize a layer or model to plain values and back. Return the copy."""
     config = keras.saving.serialize_keras_object(original)
     copy = keras.saving.deserialize_keras_object(config)
     assert type(copy) is type(original)

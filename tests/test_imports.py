@@ -51,7 +51,7 @@ def python_files(folder):
 
 
 def imports(path):
-    """Yields `(module, is_at_top)` for every import, except under `TYPE_CHECKING`."""
+    """Yield `(module, is_at_top)` for every import, except under `TYPE_CHECKING`."""
     tree = ast.parse(path.read_text())
     typing_only = {
         inner

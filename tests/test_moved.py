@@ -40,7 +40,7 @@ GALIPTextToImagePreprocessor MateD MateG PromptPredictor evaluate noise train
 
 @pytest.fixture
 def forget_old_modules():
-    """Makes every import of an old module the first one."""
+    """Make every import of an old module the first one."""
 
     def forget():
         for name in [*sys.modules]:

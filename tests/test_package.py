@@ -65,7 +65,7 @@ def test_twine_finds_nothing(built):
 
 
 def test_the_wheel_draws_in_an_environment_of_its_own(built, tmp_path):
-    """Uses the dependencies of this environment, which take minutes to install."""
+    """Use the dependencies of this environment, which take minutes to install."""
     wheel, _ = built
     folder = tmp_path / "a caf\u00e9 of birds"
     venv.create(folder, with_pip=True)

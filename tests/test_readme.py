@@ -50,7 +50,7 @@ def test_installing_is_what_pyproject_offers():
 
 
 def serve(command):
-    """Starts the service and requests a page and an image."""
+    """Start the service and request a page and an image."""
     import httpx
 
     with served(free_port(), *shlex.split(command)[2:]) as (_, address):
@@ -59,7 +59,7 @@ def serve(command):
 
 
 def call(command, galip):
-    """Runs a command in this process, where the libraries are loaded already."""
+    """Run a command in this process, where the libraries are loaded already."""
     code, output, errors = galip(*shlex.split(command)[1:])
     assert code == 0, errors
     return output

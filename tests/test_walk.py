@@ -17,7 +17,7 @@ ESCAPE = "\x1b"
 
 
 def run(*args, cwd=None, **variables):
-    """Runs a command in a process of its own, with TensorFlow's messages enabled."""
+    """Run a command in a process of its own, with TensorFlow's messages enabled."""
     environment = {**os.environ, **variables}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     command = [*GALIP, *map(str, args)]

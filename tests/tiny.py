@@ -95,5 +95,5 @@ def batch(size=4, seed=1, image_size=32, noise=True):
 
 
 def values(variables):
-    """Copies the values of variables to arrays."""
+    """Copy the values of variables to arrays."""
     return [convert_to_numpy(v).copy() for v in variables]

@@ -11,7 +11,7 @@ class _Holder(torch.nn.Module):
 
 
 def save(state, path):
-    """Writes a state dict as the parameters and buffers of scripted modules."""
+    """Write a state dict as the parameters and buffers of scripted modules."""
     root = _Holder()
     for name, tensor in state.items():
         *parents, leaf = name.split(".")

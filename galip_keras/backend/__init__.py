@@ -71,13 +71,13 @@ def is_main() -> bool:
 
 
 def barrier() -> None:
-    """Waits until all processes are here."""
+    """Wait until all processes are here."""
     highest(0)
 
 
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
-    """Runs the body in the process that writes, and only then in the others."""
+    """Run the body in the process that writes, and only then in the others."""
     if not is_main():
         barrier()
     yield
@@ -87,7 +87,7 @@ def main_first() -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Runs the body without waiting for other processes.
+    """Run the body without waiting for other processes.
 
     Keras creates variables even while it saves some, and shares them among all devices.
     """
@@ -104,7 +104,7 @@ def alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def use(num_devices: int) -> Iterator[bool]:
-    """Lets models that are built and trained inside share each batch among devices.
+    """Let models that are built and trained inside share each batch among devices.
 
     Args:
         num_devices: int. Devices of this machine; with several processes, of each.

@@ -30,7 +30,7 @@ def is_cpu() -> bool:
 
 
 def roll(x):
-    """Moves the rows of a batch up by one, the first to the end."""
+    """Move the rows of a batch up by one, the first to the end."""
     return ops.roll(x, -1, axis=0)
 
 
@@ -40,7 +40,7 @@ def can_export() -> bool:
 
 
 def hide_gpus_from_tensorflow() -> None:
-    """Keeps TensorFlow, which only reads data, from taking this backend's GPUs."""
+    """Keep TensorFlow, which only reads data, from taking this backend's GPUs."""
     import tensorflow as tf
 
     # Too late if the caller has used TensorFlow before: then the choice is theirs.
@@ -49,6 +49,6 @@ def hide_gpus_from_tensorflow() -> None:
 
 
 def check_count(wanted: int, count: int, kind: str) -> None:
-    """Raises a `ValueError` if there are fewer devices than wanted."""
+    """Raise a `ValueError` if there are fewer devices than wanted."""
     if wanted > count:
         raise ValueError(f"{wanted} devices were asked for, there are {count} ({kind})")

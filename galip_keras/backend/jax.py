@@ -40,7 +40,7 @@ def _scope(variables, values):
 
 
 def run_step(model, step, state, data):
-    """Runs `step(data)` as a pure function. Returns `logs, new state`."""
+    """Run `step(data)` as a pure function. Return `logs, new state`."""
     groups = (
         model.trainable_variables,
         model.non_trainable_variables,
@@ -111,7 +111,7 @@ def should_jit(model, steps=0):
 
 
 def join(coordinator: str, num_processes: int, process_id: int) -> None:
-    """Makes this process one of several that train together. Waits for the others.
+    """Make this process one of several that train together. Wait for the others.
 
     Args:
         coordinator: string. `HOST:PORT` of process 0.
@@ -171,4 +171,4 @@ def _devices(num_devices):
 
 
 def repeatable():
-    """Does nothing: JAX repeats its numbers anyway."""
+    """Do nothing: JAX repeats its numbers anyway."""

@@ -19,7 +19,7 @@ _MANY = 1000
 
 
 def run_step(model, step, data):
-    """Runs `step(data)`; TensorFlow variables carry their own state."""
+    """Run `step(data)`; TensorFlow variables carry their own state."""
     return step(data)
 
 
@@ -96,7 +96,7 @@ def share(num_devices):
 
 
 def roll(x):
-    """Moves the rows of a batch up by one, over all devices that share it."""
+    """Move the rows of a batch up by one, over all devices that share it."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return common.roll(x)
@@ -107,12 +107,12 @@ def roll(x):
 
 
 def repeatable():
-    """Makes the ops deterministic."""
+    """Make the ops deterministic."""
     tf.config.experimental.enable_op_determinism()
 
 
 def hide_gpus_from_tensorflow() -> None:
-    """Does nothing: the GPUs are TensorFlow's own."""
+    """Do nothing: the GPUs are TensorFlow's own."""
 
 
 def can_export() -> bool:

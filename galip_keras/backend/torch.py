@@ -18,7 +18,7 @@ from galip_keras.backend.common import (  # noqa: F401
 
 
 def run_step(model, step, data):
-    """Runs `step(data)`. Only the functions below record for the backward pass."""
+    """Run `step(data)`. Only the functions below record for the backward pass."""
     with torch.no_grad():
         return step(data)
 
@@ -94,5 +94,5 @@ def is_cpu() -> bool:
 
 
 def repeatable():
-    """Makes the ops deterministic, with a warning for those that cannot be."""
+    """Make the ops deterministic, with a warning for those that cannot be."""
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -27,7 +27,7 @@ _HEAD_DIM = 64
 
 
 def clip_from_state(state: Mapping[str, Any]) -> keras_hub.models.CLIPBackbone:
-    """Builds a CLIP from OpenAI's weights.
+    """Build a CLIP from OpenAI's weights.
 
     Args:
         state: dict of NumPy arrays by OpenAI's names (`visual.conv1.weight`, ...).
@@ -93,7 +93,7 @@ def _empty_clip(tensors: Tensors) -> keras_hub.models.CLIPBackbone:
 
 
 def load_vision(encoder: keras.Layer, tensors: Tensors) -> None:
-    """Loads a vision encoder, up to its last block: no post norm, no projection.
+    """Load a vision encoder, up to its last block: no post norm, no projection.
 
     The generator's CLIP-ViT has these weights, too.
     """
@@ -134,7 +134,7 @@ def _load_attention(attention: keras.Layer, tensors: Tensors) -> None:
 def read_vocabulary(
     path: str, vocabulary_size: int = 49408
 ) -> keras_hub.models.CLIPTokenizer:
-    """Reads OpenAI's `bpe_simple_vocab_16e6.txt.gz`.
+    """Read OpenAI's `bpe_simple_vocab_16e6.txt.gz`.
 
     Args:
         path: string. The file of byte-pair merges.
@@ -163,7 +163,7 @@ def read_vocabulary(
 
 
 def clip_state(state: Any) -> dict[str, Any]:
-    """Finds the weights of a CLIP by OpenAI's names.
+    """Find the weights of a CLIP by OpenAI's names.
 
     Args:
         state: what `read_state` returned.
@@ -188,7 +188,7 @@ def is_clip(state: Mapping[str, Any]) -> bool:
 def load_any_clip(
     source: str, vocabulary: str | None
 ) -> tuple[keras_hub.models.CLIPBackbone, keras_hub.models.CLIPTokenizer]:
-    """Loads a CLIP from a preset or from a file of weights.
+    """Load a CLIP from a preset or from a file of weights.
 
     Args:
         source: string. As `galip_keras.models.clip.load_clip` takes it, or a file of

@@ -52,7 +52,7 @@ _VIT_PREFIX = "mapping.CLIP_ViT."
 def generator_from_state(
     state: Mapping[str, Any], clip: keras_hub.models.CLIPBackbone
 ) -> MateG:
-    """Builds the generator from the authors' `netG`.
+    """Build the generator from the authors' `netG`.
 
     The CLIP-ViT inside it comes from the checkpoint. The text encoder and the image
     embedding come from `clip`.
@@ -112,7 +112,7 @@ def _empty_generator(tensors: Tensors, clip: FrozenCLIP) -> MateG:
 
 
 def _load_code(predictor: keras.Layer, tensors: Tensors) -> None:
-    """Loads the dense layer: the authors' fills channels first, ours channels last."""
+    """Load the dense layer: the authors' fills channels first, ours channels last."""
     shape = (predictor.base_channels, predictor.grid_size, predictor.grid_size)
     kernel = tensors.take("weight")
     latent_dim = kernel.shape[1]
@@ -157,7 +157,7 @@ def _check_same_clip(clip: keras_hub.models.CLIPBackbone, vit: Tensors) -> None:
 def discriminator_from_state(
     extractor_state: Mapping[str, Any], head_state: Mapping[str, Any], clip: FrozenCLIP
 ) -> MateD:
-    """Builds the discriminator from the authors' `netD` and `netC`.
+    """Build the discriminator from the authors' `netD` and `netC`.
 
     Args:
         extractor_state: dict of NumPy arrays, `netD`.
@@ -207,7 +207,7 @@ def convert(
     vocabulary: str | None = None,
     half: bool = False,
 ) -> GALIPTextToImage | keras_hub.models.CLIPBackbone:
-    """Converts a checkpoint of GALIP's authors, or of CLIP, to a preset folder.
+    """Convert a checkpoint of GALIP's authors, or of CLIP, to a preset folder.
 
     Args:
         checkpoint: string. A `.pth` file: the authors' (`netG`, and `netD` and `netC`

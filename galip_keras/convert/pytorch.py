@@ -29,7 +29,7 @@ _DTYPES = {
 
 
 def read_state(path: str | Path, lazy: bool = False) -> Any:
-    """Reads a PyTorch file that holds nothing but tensors and plain containers.
+    """Read a PyTorch file that holds nothing but tensors and plain containers.
 
     Args:
         path: path. A file written by `torch.save` or `torch.jit.save`. From a
@@ -66,7 +66,7 @@ def read_state(path: str | Path, lazy: bool = False) -> Any:
 
 
 def to_numpy(value: Any) -> Any:
-    """Converts tensors to NumPy arrays, including those in dicts and lists."""
+    """Convert tensors to NumPy arrays, including those in dicts and lists."""
     if isinstance(value, dict):
         return {key: to_numpy(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -85,7 +85,7 @@ class _Forbidden(Exception):
 
 
 def _read_old(path: str | Path) -> Any:
-    """Reads the format before PyTorch 1.6, pickles that only PyTorch can read."""
+    """Read the format before PyTorch 1.6, pickles that only PyTorch can read."""
     try:
         import torch
     except ImportError as error:

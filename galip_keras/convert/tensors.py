@@ -47,7 +47,7 @@ class Tensors:
         return value
 
     def drop(self, name: str) -> None:
-        """Takes a tensor that the model does not need, if there is one."""
+        """Take a tensor that the model does not need, if there is one."""
         self.tensors.pop(self.prefix + name, None)
 
     def count(self, pattern: str) -> int:
@@ -56,7 +56,7 @@ class Tensors:
         return len({match[1] for match in found if match})
 
     def check_empty(self) -> None:
-        """Raises a ValueError if a tensor is left that nobody took."""
+        """Raise a ValueError if a tensor is left that nobody took."""
         if self.tensors:
             names = sorted(self.tensors)
             raise ValueError(
@@ -71,7 +71,7 @@ class Tensors:
 
 
 def assign(variable: keras.Variable, value: np.ndarray) -> None:
-    """Assigns a value to a variable of the same shape."""
+    """Assign a value to a variable of the same shape."""
     if tuple(variable.shape) != value.shape:
         raise ValueError(
             f"The checkpoint's tensor for {variable.path} has the shape {value.shape}; "
@@ -81,20 +81,20 @@ def assign(variable: keras.Variable, value: np.ndarray) -> None:
 
 
 def assign_conv(layer: keras.Layer, tensors: Tensors) -> None:
-    """Assigns the weights of a convolution, channels last."""
+    """Assign the weights of a convolution, channels last."""
     assign(layer.kernel, tensors.take("weight").transpose(2, 3, 1, 0))
     if layer.use_bias:
         assign(layer.bias, tensors.take("bias"))
 
 
 def assign_dense(layer: keras.Layer, tensors: Tensors) -> None:
-    """Assigns the weights of a dense layer."""
+    """Assign the weights of a dense layer."""
     assign(layer.kernel, tensors.take("weight").T)
     assign(layer.bias, tensors.take("bias"))
 
 
 def assign_norm(layer: keras.Layer, tensors: Tensors) -> None:
-    """Assigns the weights of a layer normalization."""
+    """Assign the weights of a layer normalization."""
     assign(layer.gamma, tensors.take("weight"))
     assign(layer.beta, tensors.take("bias"))
 

@@ -53,7 +53,7 @@ _MOST_CHANGES = 3
 
 
 def contradict(caption: str, rng: np.random.Generator) -> str | None:
-    """Makes a caption wrong in a detail.
+    """Make a caption wrong in a detail.
 
     Half of the captions that name several colours have two of them exchanged. In the
     others one to three words are replaced: English colours, sizes and simple shapes.

@@ -38,7 +38,7 @@ def is_exported(folder: str | Path) -> bool:
 
 
 def load(folder: str | Path) -> Exported:
-    """Loads an exported model.
+    """Load an exported model.
 
     Args:
         folder: path.
@@ -84,7 +84,7 @@ class Exported(abc.ABC):
         seed: int | Sequence[int] | None = None,
         truncation: float = 1.0,
     ) -> np.ndarray:
-        """Makes images.
+        """Make images.
 
         Args:
             inputs: list of strings. One prompt per image.
@@ -105,7 +105,7 @@ class Exported(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
-        """Makes images from noise and text embeddings.
+        """Make images from noise and text embeddings.
 
         Args:
             noise: float array `(batch_size, latent_dim)`.
@@ -156,7 +156,7 @@ class SavedModel(Exported):
         return decode(noise, text_embeddings).numpy()
 
     def serve(self, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
-        """Makes images with the signature that TensorFlow Serving calls."""
+        """Make images with the signature that TensorFlow Serving calls."""
         import tensorflow as tf
 
         files = self._model.signatures["serving_default"](
@@ -213,7 +213,7 @@ def _openvino(path: str) -> Callable[..., Any]:
 
 
 def compare(folder: str, expected: str) -> None:
-    """Compares an export with the images and embeddings in a file, and prints JSON."""
+    """Compare an export with the images and embeddings in a file, and print JSON."""
     start = time.perf_counter()
     model = load(folder)
     loaded = time.perf_counter() - start

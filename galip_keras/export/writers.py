@@ -46,7 +46,7 @@ def export(
     quantize: str | None = None,
     name: str = "model",
 ) -> dict[str, Any]:
-    """Exports a model and checks the result against it.
+    """Export a model and check the result against it.
 
     A new process loads the export with its own runtime. If the results differ by more
     than the tolerance, the export is removed.
@@ -230,7 +230,7 @@ def _files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _compare(model: Any, folder: Path, quantize: str | None) -> dict[str, float]:
-    """Runs the export in a new process and compares its results with the model's."""
+    """Run the export in a new process and compare its results with the model's."""
     prompts, seeds = list(_PROMPTS), list(range(len(_PROMPTS)))
     with tempfile.TemporaryDirectory() as temporary:
         path = str(Path(temporary, "expected.npz"))

@@ -84,7 +84,7 @@ BUNDLED = {
 
 
 def preset_folder(preset: str) -> str:
-    """Returns the folder of a preset of `BUNDLED`, and any other preset as it is."""
+    """Return the folder of a preset of `BUNDLED`, and any other preset as it is."""
     if preset not in BUNDLED:
         return preset
     return str(Path(__file__).parents[1] / "presets" / preset)
@@ -95,7 +95,7 @@ def build_generator(
     clip: str | None = None,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> tuple[MateG, keras_hub.tokenizers.CLIPTokenizer]:
-    """Builds an untrained generator on a CLIP.
+    """Build an untrained generator on a CLIP.
 
     Args:
         architecture: string. A key of `ARCHITECTURES`.

@@ -13,7 +13,7 @@ NUM_RANDOM = 7
 
 
 def augment(images, numbers, kinds=KINDS):
-    """Changes colours, translates images and cuts squares out of them.
+    """Change colours, translate images and cut squares out of them.
 
     Gradients pass through. Uncovered and cut out places are grey, the middle of the
     range.

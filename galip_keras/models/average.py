@@ -9,7 +9,7 @@ _RAMP = 0.05
 
 
 def clone_frozen(generator: MateG) -> MateG:
-    """Copies a generator: same weights, same CLIP, not trainable."""
+    """Copy a generator: same weights, same CLIP, not trainable."""
     config = {**generator.get_config(), "clip": generator.clip}
     clone = type(generator)(**{**config, "name": f"averaged_{generator.name}"})
     for variable, original in _pairs(clone, generator):
@@ -20,7 +20,7 @@ def clone_frozen(generator: MateG) -> MateG:
 
 
 def update_average(averaged: MateG, generator: MateG, step, half_life: float) -> None:
-    """Moves the weights of a frozen clone towards those of the generator.
+    """Move the weights of a frozen clone towards those of the generator.
 
     Args:
         averaged: a `galip_keras.MateG` that `clone_frozen` returned.

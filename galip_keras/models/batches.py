@@ -12,7 +12,7 @@ T = TypeVar("T")
 def padded_batches(
     items: Iterable[T], batch_size: int
 ) -> Iterator[tuple[list[T], int]]:
-    """Splits items into batches of one size.
+    """Split items into batches of one size.
 
     Args:
         items: iterable.

@@ -123,7 +123,7 @@ class FrozenCLIP(keras.layers.Layer):
         return [*self.clip.text_encoder.variables, *self.clip.text_projection.variables]
 
     def embed_text(self, token_ids):
-        """Embeds texts: projected, but not normalized.
+        """Embed texts: projected, but not normalized.
 
         Args:
             token_ids: int tensor `(batch_size, sequence_length)`.
@@ -134,7 +134,7 @@ class FrozenCLIP(keras.layers.Layer):
         return ops.cast(self.clip.get_text_embeddings(token_ids), "float32")
 
     def extract_features(self, images):
-        """Extracts the tapped feature maps of images, without their class tokens.
+        """Extract the tapped feature maps of images, without their class tokens.
 
         Args:
             images: tensor `(batch_size, height, height, 3)` in [-1, 1], of any size.
@@ -148,7 +148,7 @@ class FrozenCLIP(keras.layers.Layer):
         return features
 
     def extract_features_and_embed(self, images):
-        """Extracts the tapped feature maps of images and embeds the images.
+        """Extract the tapped feature maps of images and embed the images.
 
         Args:
             images: tensor `(batch_size, height, height, 3)` in [-1, 1], of any size.
@@ -164,7 +164,7 @@ class FrozenCLIP(keras.layers.Layer):
         return features, ops.cast(embeddings, "float32")
 
     def transform_bridge(self, bridge, prompts, prompt_layers):
-        """Runs the vision transformer on a bridge feature in place of image patches.
+        """Run the vision transformer on a bridge feature in place of image patches.
 
         Args:
             bridge: tensor `(batch_size, grid_size, grid_size, hidden_dim)`. Takes the
@@ -240,7 +240,7 @@ class FrozenCLIP(keras.layers.Layer):
 def check_blocks(
     argument: str, blocks: Sequence[int], num_layers: int, first: int = 0
 ) -> None:
-    """Raises a `ValueError` unless blocks are ascending and exist."""
+    """Raise a `ValueError` unless blocks are ascending and exist."""
     blocks, known = list(blocks), range(first, num_layers)
     if blocks != sorted(set(blocks)) or not set(blocks) <= set(known):
         raise ValueError(
@@ -253,7 +253,7 @@ def check_blocks(
 def load_clip(
     source: str, dtype: str | keras.DTypePolicy | None = None
 ) -> tuple[keras_hub.models.CLIPBackbone, keras_hub.tokenizers.CLIPTokenizer]:
-    """Loads a CLIP and its tokenizer.
+    """Load a CLIP and its tokenizer.
 
     Args:
         source: string. A keras-hub preset, hub handle or preset folder of a CLIP.

@@ -28,7 +28,7 @@ def conv2d(filters, kernel_size, name, dtype=None):
 
 
 def nearest_resize(images, size):
-    """Resizes square maps by nearest neighbour, source index `floor(i * in / out)`.
+    """Resize square maps by nearest neighbour, source index `floor(i * in / out)`.
 
     This is PyTorch's rule, on which the paper's weights depend. The backends' own
     "nearest" modes differ from it and from each other, hence the explicit gather.
@@ -134,7 +134,7 @@ def _steps(x, axis):
 
 
 def _spread(flat, before, after, size, axis):
-    """Lays out the terms of `ResizeConv2D` along an axis of the large map."""
+    """Lay out the terms of `ResizeConv2D` along an axis of the large map."""
     old_size = flat.shape[axis]
     # The pattern repeats: from 128 to 224, every 4 old pixels become 7 new ones.
     period = size // math.gcd(size, old_size)

@@ -150,7 +150,7 @@ class GALIP(keras.Model):
         auto_scale_loss=True,
         **kwargs,
     ):
-        """Configures training.
+        """Configure training.
 
         Args:
             generator_optimizer: a `keras.optimizers.Optimizer`. Defaults to the
@@ -191,7 +191,7 @@ class GALIP(keras.Model):
         return backend.run_step(self, self._train_step, *args)
 
     def _train_step(self, data):
-        """Updates both networks.
+        """Update both networks.
 
         Returns:
             The running means of the losses and of the gradient norms, by name.
@@ -290,7 +290,7 @@ class GALIP(keras.Model):
     def discriminator_loss(
         self, real_features, fake_features, text_embeddings, mismatched=None
     ):
-        """Computes the discriminator's loss and its terms.
+        """Compute the discriminator's loss and its terms.
 
         Args:
             real_features: tensor `(batch_size, num_taps, grid_size, grid_size,
@@ -330,7 +330,7 @@ class GALIP(keras.Model):
     def generator_loss(
         self, fake_features, fake_embeddings, text_embeddings, out_of_range=0.0
     ):
-        """Computes the generator's loss and its terms.
+        """Compute the generator's loss and its terms.
 
         Args:
             fake_features: tensor `(batch_size, num_taps, grid_size, grid_size,

@@ -121,12 +121,12 @@ class MateD(keras.Model):
 
     @classmethod
     def for_clip(cls, clip, **kwargs):
-        """Builds the discriminator that fits a `galip_keras.FrozenCLIP`."""
+        """Build the discriminator that fits a `galip_keras.FrozenCLIP`."""
         grid = (clip.grid_size, clip.grid_size, clip.hidden_dim)
         return cls((len(clip.feature_layers), *grid), clip.embedding_dim, **kwargs)
 
     def extract(self, features):
-        """Extracts one feature map from the tapped ones.
+        """Extract one feature map from the tapped ones.
 
         Args:
             features: tensor `(batch_size, num_taps, grid_size, grid_size, hidden_dim)`.
@@ -141,7 +141,7 @@ class MateD(keras.Model):
         return self.narrow_block(x)
 
     def match(self, extracted, text_embeddings):
-        """Judges how well extracted features match text embeddings.
+        """Judge how well extracted features match text embeddings.
 
         Args:
             extracted: tensor that `extract` returned.

@@ -20,7 +20,7 @@ _HALF = np.uint64(32)
 def noise(
     seeds: Sequence[int] | np.ndarray, latent_dim: int, truncation: float = 1.0
 ) -> np.ndarray:
-    """Draws the noise of images, each from its own seed.
+    """Draw the noise of images, each from its own seed.
 
     Args:
         seeds: sequence of ints, from 0 to 2**63 - 1.
@@ -70,7 +70,7 @@ def _box_muller(first, second):
 
 
 def expand_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
-    """Returns one seed per image.
+    """Return one seed per image.
 
     Args:
         seed: int, or a sequence of ints, one per image. With a single seed, image i
@@ -96,7 +96,7 @@ def expand_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
 
 @functools.cache
 def _float32(name):
-    """Returns a float32 function of arrays that rounds as TensorFlow's C library does.
+    """Return a float32 function of arrays that rounds as TensorFlow's C library does.
 
     NumPy's functions differ by several units in the last place, which can change a
     pixel.

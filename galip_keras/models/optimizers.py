@@ -70,7 +70,7 @@ def unscaled_norm(gradients, optimizer):
 
 
 def scale_losses(optimizer):
-    """Wraps an optimizer in a `LossScaleOptimizer`, unless it is one."""
+    """Wrap an optimizer in a `LossScaleOptimizer`, unless it is one."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer
     return keras.optimizers.LossScaleOptimizer(optimizer)

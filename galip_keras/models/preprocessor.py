@@ -66,7 +66,7 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
         return self(x)
 
     def unknown_words(self, prompts: Sequence[str]) -> list[str]:
-        """Returns the words of prompts that the training captions never used.
+        """Return the words of prompts that the training captions never used.
 
         A small vocabulary has one token for each word of its training captions. The
         tokenizer splits all other words into several tokens.

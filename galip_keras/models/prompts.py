@@ -11,7 +11,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{Z}\p{L}\p{N}]+"
 
 
 def clean(texts):
-    """Fixes encodings, resolves HTML entities, lowers case and joins white space.
+    """Fix encodings, resolve HTML entities, lower case and join white space.
 
     Args:
         texts: a string, a list of strings, or an array or tensor of strings. In a

@@ -38,7 +38,7 @@ class CLIPSizes:
 def random_clip(
     seed: int = 0, dtype: str | keras.DTypePolicy | None = None, **sizes: int
 ) -> tuple[keras_hub.models.CLIPBackbone, keras_hub.models.CLIPTokenizer]:
-    """Builds a CLIP of random weights, for smoke tests.
+    """Build a CLIP of random weights, for smoke tests.
 
     A seed gives the same weights on every backend. The tokenizer's vocabulary is the
     single bytes.
@@ -82,7 +82,7 @@ def random_clip(
 
 
 def _randomize(model, rng):
-    """Draws kernels with unit gain and embeddings of unit variance, in place."""
+    """Draw kernels with unit gain and embeddings of unit variance, in place."""
     for weight in model.weights:
         if weight.path.endswith("kernel"):
             heads_last = weight.path.split("/")[-2] in ("query", "key", "value")

@@ -32,7 +32,7 @@ def embed_texts(
     texts: Sequence[str] | Sequence[bytes],
     batch_size: int,
 ) -> np.ndarray:
-    """Embeds any number of texts, by a graph that is compiled once.
+    """Embed any number of texts, by a graph that is compiled once.
 
     Args:
         encoder: a `keras.Model` that `text_encoder` returned.

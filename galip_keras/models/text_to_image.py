@@ -75,7 +75,7 @@ class GALIPTextToImage(TextToImage):
         return self.backbone.generator.latent_dim
 
     def embed(self, inputs) -> np.ndarray:
-        """Embeds prompts by CLIP's text encoder.
+        """Embed prompts by CLIP's text encoder.
 
         Args:
             inputs: a list or tensor of strings, or token ids without a preprocessor.
@@ -90,7 +90,7 @@ class GALIPTextToImage(TextToImage):
         return self._embed(np.asarray(inputs))
 
     def decode(self, noise, text_embeddings) -> np.ndarray:
-        """Makes images from noise and text embeddings.
+        """Make images from noise and text embeddings.
 
         Args:
             noise: float array `(batch_size, latent_dim)`, for instance from
@@ -111,7 +111,7 @@ class GALIPTextToImage(TextToImage):
         return self._normalize_generate_outputs([images], False)
 
     def generate_step(self, latents, token_ids):
-        """Makes float images from noise and token ids, as keras-hub calls it."""
+        """Make float images from noise and token ids, as keras-hub calls it."""
         return self.backbone({"token_ids": token_ids, "noise": latents})
 
     def generate(
@@ -120,7 +120,7 @@ class GALIPTextToImage(TextToImage):
         seed: int | Sequence[int] | None = None,
         truncation: float = 1.0,
     ) -> np.ndarray:
-        """Makes images from prompts.
+        """Make images from prompts.
 
         Args:
             inputs: a string, or a list or tensor of strings. One prompt per image.
@@ -154,7 +154,7 @@ def build(
     clip: str | None = None,
     dtype: str | keras.DTypePolicy | None = None,
 ) -> GALIPTextToImage:
-    """Builds an untrained GALIP.
+    """Build an untrained GALIP.
 
     Args:
         architecture: string. A key of `ARCHITECTURES`.

@@ -75,7 +75,7 @@ def write(
     origin: dict[str, Any],
     earlier: str | Path | None = None,
 ) -> None:
-    """Writes the card of a preset, and its origin as JSON.
+    """Write the card of a preset, and its origin as JSON.
 
     Args:
         folder: path. The preset folder.
@@ -103,7 +103,7 @@ def write(
 
 
 def move(folder: str | Path, address: str) -> None:
-    """Puts a new address into the commands that the card of a preset shows.
+    """Put a new address into the commands that the card of a preset shows.
 
     Args:
         folder: path. The preset folder.

@@ -49,7 +49,7 @@ def own_settings(preset: str, init: str | None) -> dict[str, float]:
 
 
 def load_discriminator(model: GALIPTextToImage, init: str | None, preset: str) -> MateD:
-    """Loads the discriminator of a preset, or builds a new one.
+    """Load the discriminator of a preset, or build a new one.
 
     Args:
         model: a `GALIPTextToImage`. The discriminator fits its CLIP.

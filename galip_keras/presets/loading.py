@@ -15,7 +15,7 @@ PRESET = "preset"
 
 
 def load_model(source: str | Path, clip: str | None = None) -> GALIPTextToImage:
-    """Loads a preset, or builds an architecture.
+    """Load a preset, or build an architecture.
 
     Args:
         source: string. A key of `ARCHITECTURES` or `BUNDLED` in
@@ -42,7 +42,7 @@ def load_model(source: str | Path, clip: str | None = None) -> GALIPTextToImage:
 
 
 def find_preset(source: str | Path) -> str:
-    """Finds the folder that keras-hub can read, and downloads it if it is on a hub.
+    """Find the folder that keras-hub can read, and download it if it is on a hub.
 
     Args:
         source: string or path. A preset that ships, a preset folder, a run folder
@@ -76,7 +76,7 @@ def find_preset(source: str | Path) -> str:
 
 
 def _download(handle: str) -> str:
-    """Downloads a whole preset, including the files that keras-hub does not know."""
+    """Download a whole preset, including the files that keras-hub does not know."""
     scheme, _, name = handle.partition("://")
     try:
         if scheme == "hf":

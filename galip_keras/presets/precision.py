@@ -14,7 +14,7 @@ from galip_keras import backend
 
 
 def set_precision(model: keras.Layer, precision: str) -> None:
-    """Sets the dtype policy of a model and of everything in it.
+    """Set the dtype policy of a model and of everything in it.
 
     Weights stay float32.
 
@@ -32,7 +32,7 @@ def set_precision(model: keras.Layer, precision: str) -> None:
 
 
 def halve(folder: str | Path) -> None:
-    """Stores the weights of a preset in half precision. Keras reads them as before.
+    """Store the weights of a preset in half precision. Keras reads them as before.
 
     Args:
         folder: path. The preset folder, which is changed in place.

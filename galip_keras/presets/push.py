@@ -20,7 +20,7 @@ _ADDRESS = re.compile(
 
 
 def push(preset: str | Path, address: str) -> str:
-    """Uploads a preset with its card, as `keras_hub.upload_preset` does.
+    """Upload a preset with its card, as `keras_hub.upload_preset` does.
 
     Args:
         preset: string or path. A preset, a preset folder or a run folder.

@@ -70,7 +70,7 @@ class Bulk:
         return [output for output in self.outputs if output not in self.finished]
 
     def resume(self) -> None:
-        """Finds the files that an earlier process has written.
+        """Find the files that an earlier process has written.
 
         Raises:
             ValueError: if a file of the right name was made in another way.
@@ -94,7 +94,7 @@ class Bulk:
         return self.folder / f"{name}{FORMATS[self.file_format][0]}"
 
     def write(self, progress: Callable[[int], Any]) -> Iterator[Written]:
-        """Draws what is missing, and writes each file as soon as it is complete.
+        """Draw what is missing, and write each file as soon as it is complete.
 
         Args:
             progress: callable. Told how many images were drawn, after each batch.
@@ -115,7 +115,7 @@ class Bulk:
             yield Written(path, facts, result.images)
 
     def write_grid(self, rows: Sequence[np.ndarray], seeds: Sequence[int]) -> Written:
-        """Writes `grid.png`, a row per prompt and a column per seed."""
+        """Write `grid.png`, a row per prompt and a column per seed."""
         path = self.folder / "grid.png"
         facts = {
             "prompts": list(dict.fromkeys(output.prompt for output in self.outputs)),

@@ -24,7 +24,7 @@ def save_image(
     facts: Mapping[str, Any],
     file_format: str = "png",
 ) -> None:
-    """Writes an image and how it was made, whole or not at all.
+    """Write an image and how it was made, whole or not at all.
 
     Args:
         image: a `PIL.Image.Image`.

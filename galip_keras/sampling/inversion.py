@@ -50,7 +50,7 @@ def invert(
     learning_rate: float = 0.05,
     seed: int = 0,
 ) -> Inversion:
-    """Finds the point whose image is closest to a given one.
+    """Find the point whose image is closest to a given one.
 
     Args:
         model: a `galip_keras.GALIPTextToImage`.

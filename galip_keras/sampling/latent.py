@@ -51,12 +51,12 @@ def draw(model: Any, points: Sequence[Point]) -> np.ndarray:
 
 
 def save(path: str | Path, found: Point) -> None:
-    """Writes a `Point` to a `.npz` file."""
+    """Write a `Point` to a `.npz` file."""
     np.savez(path, **found._asdict())
 
 
 def load(path: str | Path, model: Any) -> Point:
-    """Reads a `Point` from a `.npz` file.
+    """Read a `Point` from a `.npz` file.
 
     Args:
         path: path.
@@ -85,7 +85,7 @@ def combine(
     plus: Sequence[str] = (),
     minus: Sequence[str] = (),
 ) -> np.ndarray:
-    """Adds and subtracts prompts: "a bird" + "red" - "blue".
+    """Add and subtract prompts: "a bird" + "red" - "blue".
 
     Each sum is scaled to the length of the embedding it began with, since the generator
     has seen embeddings of about that length only.
@@ -154,7 +154,7 @@ def interpolate(points: Sequence[Point], frames: int) -> list[Point]:
 def mix(
     model: Any, text_embedding: np.ndarray, other: np.ndarray, parts: Sequence[int]
 ) -> np.ndarray:
-    """Gives some parts of the generator the text embedding of another prompt.
+    """Give some parts of the generator the text embedding of another prompt.
 
     Args:
         model: a `galip_keras.GALIPTextToImage`.

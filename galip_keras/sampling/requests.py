@@ -30,7 +30,7 @@ _LONGEST = 2000
 
 
 def check_prompt(prompt: str) -> str:
-    """Returns a prompt that can be drawn and written to a file.
+    """Return a prompt that can be drawn and written to a file.
 
     Raises:
         ValueError: if it is blank, too long or not valid Unicode.
@@ -45,7 +45,7 @@ def check_prompt(prompt: str) -> str:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Reads seeds such as `3`, `0-7` or `1,5,9-12`.
+    """Read seeds such as `3`, `0-7` or `1,5,9-12`.
 
     Returns:
         A list of ints, each once.
@@ -68,7 +68,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def parse_shard(text: str) -> slice:
-    """Reads a shard such as `2/8`, as a slice of a list.
+    """Read a shard such as `2/8`, as a slice of a list.
 
     Raises:
         ValueError: if the text means something else.
@@ -84,7 +84,7 @@ Row = tuple[str, "list[int] | None"]
 
 
 def read_prompts(path: str, file: IO[str] | None = None) -> list[Row]:
-    """Reads a file of prompts: text with a prompt per line, `.jsonl` or `.csv`.
+    """Read a file of prompts: text with a prompt per line, `.jsonl` or `.csv`.
 
     Args:
         path: string. Its suffix tells what the file holds.
@@ -198,7 +198,7 @@ class Output(NamedTuple):
 def list_outputs(
     rows: Sequence[Row], seeds: Sequence[int], candidates: int = 1
 ) -> list[Output]:
-    """Lists the files that are asked for, each once.
+    """List the files that are asked for, each once.
 
     Args:
         rows: sequence of prompts with their own seeds, as `read_prompts` returns them.

@@ -17,7 +17,7 @@ from galip_keras.models.noise import expand_seeds, noise
 
 
 def load_any(source: str) -> Any:
-    """Loads whatever makes images.
+    """Load whatever makes images.
 
     Args:
         source: string. What `galip_keras.presets.loading.load_model` takes, or the
@@ -35,7 +35,7 @@ def load_any(source: str) -> Any:
 
 
 def load_keras(source: str) -> Any:
-    """Loads a `galip_keras.GALIPTextToImage`; of an architecture, always the same."""
+    """Load a `galip_keras.GALIPTextToImage`; of an architecture, always the same."""
     import keras
 
     from galip_keras.presets import loading
@@ -51,7 +51,7 @@ def sample(
     seeds: int | Sequence[int] | None = None,
     **settings: Any,
 ) -> np.ndarray:
-    """Makes images from prompts, the same ones as `galip sample`.
+    """Make images from prompts, the same ones as `galip sample`.
 
     Args:
         model: a `galip_keras.GALIPTextToImage`, or a name as for `load_any`.
@@ -168,7 +168,7 @@ class Sampler:
         jobs: Sequence[tuple[str, Sequence[int]]],
         progress: Callable[[int], Any] = lambda count: None,
     ) -> Iterator[Drawn]:
-        """Draws prompts.
+        """Draw prompts.
 
         Args:
             jobs: sequence of pairs of a prompt and its seeds.

@@ -57,7 +57,7 @@ class Settings:
 
 
 def create_app(model: Any, **settings: Any) -> FastAPI:
-    """Builds the service.
+    """Build the service.
 
     Args:
         model: object with `generate(prompts, seed, truncation)`, such as a

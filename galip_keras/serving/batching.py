@@ -71,11 +71,11 @@ class Batcher:
         return len(self._waiting)
 
     def start(self) -> None:
-        """Starts drawing. Call it in the event loop that serves the requests."""
+        """Start drawing. Call it in the event loop that serves the requests."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Accepts no more images, and draws those that wait."""
+        """Accept no more images, and draw those that wait."""
         self._is_stopping = True
         self._arrived.set()
         if self._task is not None:
@@ -83,7 +83,7 @@ class Batcher:
         self._executor.shutdown()
 
     async def submit(self, jobs: Sequence[Job]) -> list[Any]:
-        """Queues images and waits until they are drawn.
+        """Queue images and wait until they are drawn.
 
         Args:
             jobs: sequence of `Job`.
@@ -109,7 +109,7 @@ class Batcher:
                 future.cancel()
 
     async def draw(self, jobs: Sequence[Job]) -> Sequence[Any]:
-        """Draws images at once, ahead of the queue."""
+        """Draw images at once, ahead of the queue."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._draw, jobs)
 
@@ -122,7 +122,7 @@ class Batcher:
                 await self._draw_some()
 
     async def _fill(self) -> None:
-        """Waits until a batch is full, or the first has waited long enough."""
+        """Wait until a batch is full, or the first has waited long enough."""
         deadline = self._waiting[0][2] + self._max_wait
         while len(self._waiting) < self._batch_size and not self._is_stopping:
             left = deadline - time.monotonic()

@@ -42,7 +42,7 @@ def _body_of(schema):
 
 
 def describe(document):
-    """Adds to an OpenAPI document the schemas of bodies, in place."""
+    """Add to an OpenAPI document the schemas of bodies, in place."""
     models: list[tuple[Any, Literal["validation"]]] = [
         (model, "validation") for model in (schemas.Predict, schemas.Generation)
     ]

@@ -22,7 +22,7 @@ _DTYPES = {"prompt": tf.string, "seed": tf.int64}
 
 @contextlib.asynccontextmanager
 async def serving(service, address, api_key=None):
-    """Serves while the context lasts, and answers pending requests before it ends.
+    """Serve while the context lasts, and answer pending requests before it ends.
 
     Args:
         service: `Service`.

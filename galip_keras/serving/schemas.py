@@ -15,7 +15,7 @@ Truncation = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
 
 
 def _text(value: Any) -> Any:
-    """Decodes bytes as TensorFlow Serving writes them: `{"b64": ...}`."""
+    """Decode bytes as TensorFlow Serving writes them: `{"b64": ...}`."""
     if isinstance(value, dict) and value.keys() == {"b64"}:
         try:
             return base64.b64decode(value["b64"], validate=True).decode()

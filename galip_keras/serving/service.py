@@ -60,7 +60,7 @@ class Service:
         self.max_body = max_body
 
     async def draw(self, jobs: Sequence[Job]) -> list[bytes]:
-        """Draws images.
+        """Draw images.
 
         Args:
             jobs: sequence of `Job`.
@@ -80,7 +80,7 @@ class Service:
         return [_png(image) for image in images]
 
     async def read(self, request: Any, schema: type[Schema]) -> Schema:
-        """Reads and validates the body of a request.
+        """Read and validate the body of a request.
 
         Args:
             request: a `fastapi.Request`.
@@ -109,7 +109,7 @@ class Service:
 
 
 def check_key(key: str, authorization: str) -> None:
-    """Checks the key of a request.
+    """Check the key of a request.
 
     Args:
         key: string. The right key.
@@ -129,7 +129,7 @@ def busy(reason: str) -> Refusal:
 
 
 def log_failure(error: Exception) -> str:
-    """Logs an internal error. Returns a message for the client without details."""
+    """Log an internal error. Return a message for the client without details."""
     _log.error("a request failed", exc_info=error)
     return "internal error: see the log of the service"
 
@@ -142,7 +142,7 @@ def _png(image: Any) -> bytes:
 
 @contextlib.contextmanager
 def refusing() -> Iterator[None]:
-    """Turns validation errors into a `Refusal` with status 400."""
+    """Turn validation errors into a `Refusal` with status 400."""
     try:
         yield
     except ValidationError as error:

@@ -58,7 +58,7 @@ class EverySteps(keras.callbacks.Callback):
             self.on_step(self.model)
 
     def on_step(self, model: GALIP) -> None:
-        """Does the work of a subclass."""
+        """Do the work of a subclass."""
 
 
 class Report(EverySteps):

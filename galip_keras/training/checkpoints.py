@@ -83,7 +83,7 @@ class Checkpoint(EverySteps):
             self.save(self.model)
 
     def save(self, model: GALIP) -> None:
-        """Writes a checkpoint, and removes the oldest one.
+        """Write a checkpoint, and remove the oldest one.
 
         Nothing is written if weights are not finite: the guard is told instead.
 
@@ -105,12 +105,12 @@ class Checkpoint(EverySteps):
         self._remove(set(paths) - set(kept))
 
     def save_best(self, model: GALIP) -> None:
-        """Writes a checkpoint as the best one. Raises as `save` does."""
+        """Write a checkpoint as the best one. Raise as `save` does."""
         path = self._write("best", model)
         self._remove(set(self._paths("best")) - {path})
 
     def restore(self, model: GALIP) -> int:
-        """Loads the newest intact checkpoint, if there is one.
+        """Load the newest intact checkpoint, if there is one.
 
         Args:
             model: a compiled `galip_keras.GALIP`.
@@ -139,7 +139,7 @@ class Checkpoint(EverySteps):
         return 0
 
     def restore_best(self, model: GALIP) -> int:
-        """Loads the best checkpoint. Returns its step, 0 if there is none."""
+        """Load the best checkpoint. Return its step, 0 if there is none."""
         for path in reversed(self._paths("best")):
             state = _intact_state(path)
             if state is not None:
@@ -147,7 +147,7 @@ class Checkpoint(EverySteps):
         return 0
 
     def drop_after_best(self) -> bool:
-        """Removes the checkpoints that are newer than the best one.
+        """Remove the checkpoints that are newer than the best one.
 
         Returns:
             Whether any checkpoint is left.

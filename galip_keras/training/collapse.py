@@ -51,7 +51,7 @@ class Guard:
         }
 
     def check_losses(self, figures: Mapping[str, float]) -> None:
-        """Checks the mean losses of a report, by name."""
+        """Check the mean losses of a report, by name."""
         wrong = [k for k, v in figures.items() if not math.isfinite(v)]
         # Loss scaling skips steps whose gradients overflow.
         wrong = [name for name in wrong if not name.endswith("gradient_norm")]
@@ -72,7 +72,7 @@ class Guard:
             )
 
     def check_samples(self, step: int, figures: Mapping[str, float]) -> bool:
-        """Checks samples of the fixed noise and captions.
+        """Check samples of the fixed noise and captions.
 
         Args:
             step: int. The training step.
@@ -109,7 +109,7 @@ class Guard:
         return is_best
 
     def stop(self, kind: str, reason: str, is_final: bool = False) -> None:
-        """Notes that something is wrong. Only the first reason is kept."""
+        """Note that something is wrong. Only the first reason is kept."""
         if self.goes_on and not is_final:
             if kind not in self.state["warned"]:
                 self.state["warned"].append(kind)
@@ -118,6 +118,6 @@ class Guard:
             self.reason, self.is_final = reason, is_final
 
     def go_on(self) -> None:
-        """Forgets what was wrong."""
+        """Forget what was wrong."""
         self.reason, self.is_final = None, False
         self.state["easy_reports"] = 0

@@ -42,7 +42,7 @@ class Setting:
     is_fixed: bool = False
 
     def check(self, name: str, value: Any) -> None:
-        """Raises a ValueError where a value is not allowed."""
+        """Raise a ValueError where a value is not allowed."""
         if value is None:
             return
         if self.choices:
@@ -356,7 +356,7 @@ def settings() -> dict[str, Setting]:
 
 
 def check_names(names: Mapping[str, Any]) -> None:
-    """Raises a TypeError for names of no setting, with the one that was meant."""
+    """Raise a TypeError for names of no setting, with the one that was meant."""
     for name in names:
         if name not in settings():
             meant = difflib.get_close_matches(name, settings(), 1)

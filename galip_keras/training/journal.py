@@ -57,7 +57,7 @@ class Journal:
         self.rewind(step)
 
     def rewind(self, step: int) -> None:
-        """Removes the figures and warnings of later steps. Other events stay."""
+        """Remove the figures and warnings of later steps. Other events stay."""
         path = self.folder / _METRICS
         if not self._is_main or not path.exists():
             return
@@ -65,7 +65,7 @@ class Journal:
         write_text(path, "".join(f"{x}\n" for x in lines if _stays(x, step)))
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Records figures, floats by name."""
+        """Record figures, floats by name."""
         if not self._is_main:
             return
         self._append({"step": step, **figures})
@@ -77,12 +77,12 @@ class Journal:
             self._wandb.log({"step": step, **figures})
 
     def tell(self, step: int, event: str, **details: Any) -> None:
-        """Records an event."""
+        """Record an event."""
         if self._is_main:
             self._append({"step": step, "event": event, **details})
 
     def show(self, step: int, image: Image.Image) -> None:
-        """Records a grid of samples."""
+        """Record a grid of samples."""
         if not self._is_main:
             return
         with self._writer.as_default(step):
@@ -93,7 +93,7 @@ class Journal:
             self._wandb.log({"step": step, "samples": wandb.Image(image)})
 
     def close(self) -> None:
-        """Writes what is left to write."""
+        """Write what is left to write."""
         if self._is_main:
             self._writer.close()
             if self._wandb:
@@ -133,7 +133,7 @@ def _is_infinite(value: Any) -> bool:
 
 
 def check_wandb() -> ModuleType:
-    """Imports Weights & Biases.
+    """Import Weights & Biases.
 
     Raises:
         ValueError: if it is not installed.

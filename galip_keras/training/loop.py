@@ -66,7 +66,7 @@ class Loop:
         self.checkpoint = Checkpoint(checkpoints, config.save_every, self.guard)
 
     def run(self, deadline: float | None, resume: bool) -> Outcome:
-        """Trains to the last step, or until something stops it."""
+        """Train to the last step, or until something stops it."""
         first = self._restore(resume)
         self.model = averaged(self.plan.model, self.gan)
         config = self.plan.config
@@ -88,7 +88,7 @@ class Loop:
         self.journal.tell(training_step(self.gan), "warning", reason=reason)
 
     def _restore(self, resume: bool) -> int:
-        """Loads the newest checkpoint, if there is one. Returns its step."""
+        """Load the newest checkpoint, if there is one. Return its step."""
         first = self.checkpoint.restore(self.gan)
         factor = self.guard.state["learning_rate_factor"]
         if factor != 1:
@@ -103,7 +103,7 @@ class Loop:
         return first
 
     def _fit(self, interruption: Interruption) -> None:
-        """Fits until the last step, an interruption or a collapse."""
+        """Fit until the last step, an interruption or a collapse."""
         config, plan = self.plan.config, self.plan
         callbacks = [*self._callbacks(), interruption]
         while (step := training_step(self.gan)) < self.last:
@@ -180,7 +180,7 @@ class Loop:
         )
 
     def _roll_back(self) -> bool:
-        """Goes back to the best checkpoint, with lower learning rates.
+        """Go back to the best checkpoint, with lower learning rates.
 
         Returns:
             Whether that was possible.
@@ -205,7 +205,7 @@ class Loop:
         return True
 
     def _finish(self, trained: bool) -> None:
-        """Writes the preset: of the last step, or after a collapse of the best one."""
+        """Write the preset: of the last step, or after a collapse of the best one."""
         collapse = self.guard.reason
         best = self.checkpoint.restore_best(self.gan) if collapse else 0
         if best:

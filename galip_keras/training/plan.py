@@ -49,7 +49,7 @@ _PARTS = {
 
 
 def resolve(config: TrainingConfig) -> TrainingConfig:
-    """Fills in what the model decides, and makes paths absolute.
+    """Fill in what the model decides, and make paths absolute.
 
     Raises:
         ValueError: where the settings cannot work on this machine.
@@ -112,7 +112,7 @@ class Plan:
 
     @classmethod
     def of(cls, config: TrainingConfig) -> Plan:
-        """Prepares the data, unless that was done before, and builds the model."""
+        """Prepare the data, unless that was done before, and build the model."""
         builder = datasets.prepare(
             config.dataset,
             data_dir=config.data_dir,
@@ -125,7 +125,7 @@ class Plan:
         return cls(config, builder, build_model(config), num_examples(builder))
 
     def embed_captions(self) -> list[str] | None:
-        """Embeds the captions once, before training.
+        """Embed the captions once, before training.
 
         Returns:
             The files of the embeddings, or None where none can be written.
@@ -188,7 +188,7 @@ class Plan:
 
 
 def build_model(config: TrainingConfig) -> GALIPTextToImage:
-    """Builds the model to train, the same one each time."""
+    """Build the model to train, the same one each time."""
     keras.utils.set_random_seed(config.seed)
     model = load_model(config.init or config.preset, config.clip)
     if model.preprocessor is None:
@@ -197,7 +197,7 @@ def build_model(config: TrainingConfig) -> GALIPTextToImage:
 
 
 def build_gan(plan: Plan) -> GALIP:
-    """Joins a plan's generator with a discriminator, compiled for training."""
+    """Join a plan's generator with a discriminator, compiled for training."""
     config, model = plan.config, plan.model
     discriminator = load_discriminator(model, config.init, config.preset)
     for network in (model.backbone, discriminator):
@@ -227,7 +227,7 @@ def _freeze(gan: GALIP, part: str) -> None:
 
 
 def compile_gan(gan: GALIP, plan: Plan, learning_rate_factor: float = 1.0) -> None:
-    """Gives a GAN new optimizers."""
+    """Give a GAN new optimizers."""
     config = plan.config
     factor = learning_rate_factor
     if config.base_batch_size:

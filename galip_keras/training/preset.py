@@ -26,7 +26,7 @@ from galip_keras.training.progress import training_step
 
 
 def write_preset(folder: Path, plan: Plan, model: GALIPTextToImage, gan: GALIP) -> None:
-    """Writes a preset with everything that fine-tuning needs, and its card.
+    """Write a preset with everything that fine-tuning needs, and its card.
 
     Args:
         folder: path. It takes the place of an earlier preset.

@@ -68,7 +68,7 @@ class Run:
         self.resume = resume
 
     def plan(self) -> dict[str, Any]:
-        """Checks everything and trains nothing.
+        """Check everything and train nothing.
 
         The dataset is prepared, but nothing is written to the run folder.
 
@@ -86,7 +86,7 @@ class Run:
         return {"run": str(self.folder), **plan.to_dict()}
 
     def train(self, max_hours: float | None = None) -> Outcome:
-        """Trains, and reports progress on standard error.
+        """Train, and report progress on standard error.
 
         Ctrl-C and SIGTERM stop after the running step, with everything saved.
 
@@ -123,7 +123,7 @@ class Run:
             return loop.run(deadline, self.resume)
 
     def _check_folder(self) -> None:
-        """Makes sure that nothing in the run folder would be lost."""
+        """Make sure that nothing in the run folder would be lost."""
         folder = self.folder
         if not backend.is_main() or not folder.is_dir() or not any(folder.iterdir()):
             return
@@ -156,7 +156,7 @@ class Run:
 
     @contextlib.contextmanager
     def _new_folder(self) -> Iterator[None]:
-        """Makes the run folder, and removes it where training could not start."""
+        """Make the run folder, and remove it where training could not start."""
         if not backend.is_main():
             yield
             return
@@ -200,7 +200,7 @@ def train(
     dry_run: bool = False,
     **options: Any,
 ) -> Outcome | dict[str, Any]:
-    """Trains a GALIP on captioned images: a `Run` in a line.
+    """Train a GALIP on captioned images: a `Run` in a line.
 
     Args:
         dataset: string. As for `galip_keras.datasets.prepare`.

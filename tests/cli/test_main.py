@@ -28,7 +28,7 @@ def preset(tmp_path_factory):
 
 @pytest.fixture
 def error(galip):
-    """Runs a command that fails. Returns its error, which is one line, and the code."""
+    """Run a command that fails. Return its error, which is one line, and the code."""
 
     def run(*args):
         code, output, errors = galip(*args)

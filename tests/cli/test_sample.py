@@ -50,7 +50,7 @@ def network(preset):
 
 @pytest.fixture
 def error(galip):
-    """Runs `sample` in vain. Returns its error, which is one line, and the code."""
+    """Run `sample` in vain. Return its error, which is one line, and the code."""
 
     def run(*args):
         code, output, errors = galip("sample", *args)

@@ -27,7 +27,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def train(galip, tmp_path, less_to_compile):
-    """Runs two steps of `galip train` on a dataset. Returns its standard error."""
+    """Run two steps of `galip train` on a dataset. Return its standard error."""
 
     def run(dataset, *options):
         code, output, errors = galip(

@@ -255,7 +255,7 @@ def name(root, tmp_path):
 
 
 def published(monkeypatch, root, base):
-    """Makes three zips the official ones."""
+    """Make three zips the official ones."""
     infos = {}
     for part in coco.Coco.url_infos:
         part = part.rpartition("/")[2]

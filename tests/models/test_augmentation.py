@@ -45,7 +45,7 @@ def number_of(name, shift):
 
 
 def moved(image, down, right):
-    """Shifts an image, one pixel at a time."""
+    """Shift an image, one pixel at a time."""
     result = np.zeros_like(image)
     for y in range(HEIGHT):
         for x in range(WIDTH):

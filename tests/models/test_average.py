@@ -17,7 +17,7 @@ FIT = {"batch_size": 4, "shuffle": False, "verbose": 0}
 
 
 def own(generator):
-    """Returns the values of a generator's variables, without CLIP's."""
+    """Return the values of a generator's variables, without CLIP's."""
     frozen = {id(v) for v in generator.clip.variables}
     return values(v for v in generator.variables if id(v) not in frozen)
 

@@ -33,7 +33,7 @@ def test_sizes_come_from_the_clip(clip):
 
 
 def test_embedding_is_the_one_of_the_backbone(clip):
-    """Compares with keras-hub's own path, on pixels that are normalized here."""
+    """Compare with keras-hub's own path, on pixels that are normalized here."""
     mean = np.array([0.48145466, 0.4578275, 0.40821073])
     std = np.array([0.26862954, 0.26130258, 0.27577711])
     pixels = ((images() * 0.25 + 0.75 - mean) / std).astype("float32")

@@ -13,7 +13,7 @@ CHANNELS, CONDITION_DIM = 6, 5
 
 
 def randomize(layer, seed=0):
-    """Draws weights without zeros and ones, which would hide errors."""
+    """Draw weights without zeros and ones, which would hide errors."""
     rng = np.random.default_rng(seed)
     for weight in layer.weights:
         scale = 1 / np.sqrt(max(np.prod(weight.shape[:-1]), 1))

@@ -45,7 +45,7 @@ PUBLISHED = {
 
 
 def train_one_step(name):
-    """Trains one step on a CLIP of a published size."""
+    """Train one step on a CLIP of a published size."""
     clip = FrozenCLIP(random_clip(**PUBLISHED[name])[0])
     gan = GALIP(MateG(clip))
     gan.compile(run_eagerly=True)

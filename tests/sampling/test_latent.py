@@ -146,7 +146,7 @@ def test_points_are_files(model, tmp_path):
 
 @pytest.fixture
 def edit(galip, preset, tmp_path):
-    """Runs an editing command. Returns the paths that it prints, and its errors."""
+    """Run an editing command. Return the paths that it prints, and its errors."""
 
     def run(command, *args):
         options = ["--model", preset, "--out", tmp_path]

@@ -27,7 +27,7 @@ def checkpoint_in(folder, every):
 
 
 def set_state(gan, step):
-    """Stands in for training: every kind of state becomes a function of the step."""
+    """Stand in for training: every kind of state becomes a function of the step."""
     for optimizer in (gan.optimizer.generator, gan.optimizer.discriminator):
         optimizer.iterations.assign(step)
         momentum = optimizer.variables[-1]

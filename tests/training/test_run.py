@@ -311,7 +311,7 @@ class Disturbance(keras.callbacks.Callback):
 
 @pytest.fixture
 def collapse(settings, tmp_path, monkeypatch):
-    """Trains six steps. The gradient penalty explodes in the fifth, `times` times."""
+    """Train six steps. The gradient penalty explodes in the fifth, `times` times."""
 
     def run(on_collapse, times=1):
         callbacks, disturbance = Loop._callbacks, Disturbance(times)

@@ -186,7 +186,7 @@ def named(plan: tuple[frozenset[str], int], rng: np.random.Generator) -> frozens
 
 
 def describe(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> str:
-    """Names some attributes of a bird.
+    """Name some attributes of a bird.
 
     Args:
         bird: `Bird`.

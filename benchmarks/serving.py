@@ -2,8 +2,8 @@
 
     python benchmarks/serving.py [--model MODEL] [--clients 16] [--seconds 60] [--quick]
 
-`share` is the service's rate divided by the model's own rate at batch 8, which is
-measured before and after. p50 and p99 are seconds that a client waits.
+`share` is the rate of the service divided by the rate of the model alone at batch size
+8, which is measured before and after. p50 and p99 are the seconds that a client waits.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import common
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="by default the paper's, on a random CLIP")
+    parser.add_argument("--model", help="default: the paper's model on a random CLIP")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--quick", action="store_true", help="a tiny model, 2 seconds")
@@ -68,7 +68,7 @@ def write(args):
 
 
 def own_rate(args):
-    """Measure the model's images per second at batch 8."""
+    """Measure the model's images per second at batch size 8."""
     from galip_keras.sampling.sampler import load_any
 
     model = load_any(args.own_rate)

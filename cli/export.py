@@ -5,8 +5,7 @@ import click
 from galip_cli.options import MODEL, require
 from galip_cli.quiet import quiet_imports
 
-# By the format: what writes it, and what it is compared by, which pip may not have
-# installed.
+# By format: optional packages that write it and run it.
 _FORMATS = {
     "saved_model": (),
     "litert": ("ai_edge_litert",),
@@ -22,22 +21,23 @@ _FORMATS = {
     "file_format",
     required=True,
     type=click.Choice(list(_FORMATS)),
-    help="saved_model has tokenizer and noise inside; the others are a text encoder "
-    "and a generator, with the tokenizer beside them.",
+    help="saved_model includes tokenizer and noise; the others are a text encoder and "
+    "a generator, with the tokenizer in a file.",
 )
 @click.option(
     "--quantize",
     type=click.Choice(("float16", "int8")),
-    help="Of litert: weights in half precision, or in 8 bits, in float32 arithmetic.",
+    help="For litert: store weights in half precision or in 8 bits. Arithmetic stays "
+    "in float32.",
 )
-@click.option("--out", required=True, metavar="DIR", help="Folder to write.")
+@click.option("--out", required=True, metavar="DIR", help="New folder for the export.")
 def export(model, file_format, quantize, out):
     """Write a model for production.
 
-    What was written is loaded again by its own runtime in a new process, and compared
-    with the model on eight prompts. If it differs by more than rounding (quantized:
-    if PSNR falls below 40 dB in half precision or 25 dB in 8 bits), nothing is left.
-    Prints DIR, which is a MODEL for `galip sample`.
+    The export is loaded by its own runtime in a new process, and compared with the
+    model on eight prompts. It is deleted if they differ by more than rounding or, if it
+    is quantized, if PSNR falls below 40 dB in half precision or 25 dB in 8 bits. Prints
+    DIR, which works as a MODEL of `galip sample`.
 
     \b
     Examples:
@@ -55,7 +55,7 @@ def export(model, file_format, quantize, out):
     check = manifest["check"]
     size = sum(file["bytes"] for file in manifest["files"].values())
     click.echo(
-        f"{size / 1e6:.1f} MB. Of eight prompts pixels differ by at most "
+        f"{size / 1e6:.1f} MB. On eight prompts, pixels differ by at most "
         f"{check['pixel_difference']:.0f} grey levels of 255 ({check['psnr']:.0f} dB), "
         f"embeddings by {check['embedding_difference']:.1g}.",
         err=True,

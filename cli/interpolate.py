@@ -22,8 +22,8 @@ _FRAMES = {"strip": 8, "gif": 32, "mp4": 64}
 @click.option(
     "--seeds",
     type=SEEDS,
-    help="One for all prompts, one for each, or several for one prompt.  [default: 0, "
-    "for a single prompt 0,1]",
+    help="One for all prompts, one per prompt, or several for one prompt.  [default: "
+    "0, or 0,1 for a single prompt]",
 )
 @TRUNCATION
 @click.option(
@@ -32,14 +32,14 @@ _FRAMES = {"strip": 8, "gif": 32, "mp4": 64}
     type=click.Choice(list(_FRAMES)),
     default="strip",
     show_default=True,
-    help="Images side by side in a PNG file, or a film.",
+    help="strip is a PNG file of all images side by side; gif and mp4 are films.",
 )
 @click.option(
     "--frames",
     type=click.IntRange(2, 10_000),
     metavar="N",
-    help="Images on the path, both ends included.  [default: 8 in a strip, 32 in a "
-    "GIF, 64 in an MP4]",
+    help="Number of images, including both ends.  [default: 8 for strip, 32 for gif, "
+    "64 for mp4]",
 )
 @click.option(
     "--fps",
@@ -48,13 +48,13 @@ _FRAMES = {"strip": 8, "gif": 32, "mp4": 64}
     show_default=True,
     help="Frames per second of a film.",
 )
-@click.option("--loop", is_flag=True, help="Go back to the start.")
+@click.option("--loop", is_flag=True, help="Return to the start at the end.")
 @OUT
 def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loop, out):
-    """Go from image to image through the latent space.
+    """Move from image to image through the latent space.
 
-    From prompt to prompt, from seed to seed, or both at once. A PROMPT may be an .npz
-    file that `galip invert` wrote. Prints the path of the file.
+    The path leads from prompt to prompt, from seed to seed, or both at once. A PROMPT
+    may be an .npz file that `galip invert` wrote. Prints the path of the file.
 
     \b
     Examples:
@@ -120,7 +120,7 @@ def _mp4(images, path, facts, fps):
     import imageio.v3
 
     path = path.with_name(f"{path.name}.mp4")
-    # Players want even sides, which this pads images to.
+    # Players need even sides: this pads the images.
     imageio.v3.imwrite(path, images, fps=fps, codec="libx264", macro_block_size=2)
     return path
 

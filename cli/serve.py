@@ -20,7 +20,7 @@ def _check_free(host, port, option):
     """Check the port before the slow load."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as found:
-        # As uvicorn does: a service that has just ended is no hindrance.
+        # As uvicorn does: a service that has just ended must not be in the way.
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind((host, port))
@@ -40,63 +40,63 @@ def _address(host, port):
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
 @click.option(
-    "--name", default="galip", show_default=True, help="What clients call the model."
+    "--name", default="galip", show_default=True, help="Name of the model for clients."
 )
 @click.option(
     "--api-key",
     envvar="GALIP_API_KEY",
     show_envvar=True,
     metavar="KEY",
-    help="What requests have to carry: Authorization: Bearer KEY.",
+    help="Key that requests must send, as Authorization: Bearer KEY.",
 )
 @click.option(
-    "--insecure", is_flag=True, help="Let others reach it without a key all the same."
+    "--insecure", is_flag=True, help="Allow access from other machines without a key."
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 256),
     default=8,
     show_default=True,
-    help="The most images drawn together.",
+    help="Maximum number of images drawn at once.",
 )
 @click.option(
     "--max-wait-ms",
     type=click.FloatRange(0, 10_000),
     default=10,
     show_default=True,
-    help="How long an image may wait for others.",
+    help="Maximum time that an image waits for others, in milliseconds.",
 )
 @click.option(
     "--max-queue",
     type=click.IntRange(1),
     default=256,
     show_default=True,
-    help="The most images that may wait; beyond that, 503.",
+    help="Maximum number of waiting images; beyond that, the answer is 503.",
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=60,
     show_default=True,
-    help="Seconds after which a request is given up.",
+    help="Seconds after which a request fails with 503.",
 )
 @click.option(
     "--grpc-port",
     type=click.IntRange(1, 65535),
-    help="Offer TensorFlow Serving's Predict over gRPC, too.",
+    help="Port for TensorFlow Serving's Predict over gRPC.  [default: no gRPC]",
 )
-@click.option("--ui", is_flag=True, help="A page to play with, at /.")
+@click.option("--ui", is_flag=True, help="Serve a page to try prompts, at /.")
 def serve(
     model, host, port, name, api_key, insecure, batch_size, max_wait_ms, max_queue,
     timeout, grpc_port, ui,
 ):  # fmt: skip
     """Serve a model over HTTP.
 
-    MODEL may be what `galip export` wrote. TensorFlow Serving's REST interface at
-    /v1/models/galip, OpenAI's images interface at /v1/images/generations, an image for
-    a browser at /image?prompt=&seed=; the interfaces are described at /docs. /healthz,
-    /readyz and /metrics are for those who run it. SIGTERM ends it once what was asked
-    for is answered.
+    MODEL may also be a folder that `galip export` wrote. /v1/models/galip has
+    TensorFlow Serving's REST interface, /v1/images/generations has OpenAI's images
+    interface, and /image?prompt=&seed= returns an image for a browser; /docs describes
+    them. /healthz, /readyz and /metrics are for operators. After SIGTERM, the service
+    answers pending requests and ends.
 
     \b
     Examples:

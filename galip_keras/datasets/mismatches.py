@@ -1,9 +1,10 @@
 """Captions that are wrong in a detail: hard mismatches for the discriminator.
 
-The caption of another picture differs in everything, so a discriminator that has only
-seen such mismatches need not know what is where. Here the picture's own caption is
-changed in one to three words, or two of its colours change places. What it says is
-false then, whereas the caption of a similar picture is often true of both.
+The caption of another image differs in everything, so a discriminator that has only
+seen such mismatches need not learn which part has which colour. Here, one to three
+words of the image's own caption are replaced, or two of its colours are exchanged. The
+result is false for the image, whereas the caption of a similar image is often true of
+both.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _COLORS = (
     "grey",
 )
 
-# What a word is replaced by, so that both cannot be true of the same thing.
+# Replacements for a word: both cannot be true of the same thing.
 _OTHERS: dict[str, tuple[str, ...]] = {
     **{color: tuple(c for c in _COLORS if c != color) for color in _COLORS},
     "gray": tuple(color for color in _COLORS if color != "grey"),
@@ -46,7 +47,7 @@ _OTHERS: dict[str, tuple[str, ...]] = {
 # "Black and white wings": the order of the colours says nothing.
 _IN_A_LIST = re.compile(r"(\W|and|or|with)*", re.IGNORECASE)
 
-# Apart from the streams of other uses of the same seed.
+# Keeps these random numbers apart from other uses of the same seed.
 _STREAM = 20230118
 
 _MOST_CHANGES = 3
@@ -56,16 +57,16 @@ def contradict(caption: str, rng: np.random.Generator) -> str | None:
     """Make a caption wrong in a detail.
 
     Half of the captions that name several colours have two of them exchanged. In the
-    others one to three words are replaced: English colours, sizes and simple shapes.
+    others, one to three words for colours, sizes and simple shapes are replaced.
 
     Args:
         caption: string.
         rng: `numpy.random.Generator`. Chooses what is changed.
 
     Returns:
-        Another sentence, or None where no word can be replaced.
+        Another caption, or None if no word can be replaced.
     """
-    # Words at even places, what is between them at odd ones.
+    # Words are at even places, separators at odd ones.
     parts = re.split(r"(\W+)", caption)
     places = [i for i, part in enumerate(parts) if part.lower() in _OTHERS]
     if not places:
@@ -88,25 +89,25 @@ def contradict(caption: str, rng: np.random.Generator) -> str | None:
 def mismatched(
     captions: list[str], share: float, seed: int, numbers: list[int]
 ) -> list[str]:
-    """A sentence for each picture of a batch that is not true of it.
+    """Choose a caption for each image of a batch that is not true of it.
 
     Args:
-        captions: list of strings, those of the pictures.
-        share: float. The part of the pictures whose own caption is made wrong, where it
-            can be. The others get the next caption of the batch.
+        captions: list of strings. The images' own captions.
+        share: float. The fraction of images whose own caption is made wrong, if it can
+            be. The others get the next caption of the batch.
         seed: int, not negative.
-        numbers: list of ints. The place of each picture in the stream: with the seed,
-            all that chance depends on.
+        numbers: list of ints. The place of each image in the stream. Together with the
+            seed, it determines the result.
 
     Returns:
         A list of strings.
     """
-    sentences = []
+    chosen = []
     for i, (caption, number) in enumerate(zip(captions, numbers)):
         rng = np.random.default_rng((_STREAM, seed, number))
         wrong = contradict(caption, rng) if rng.random() < share else None
-        sentences.append(wrong or captions[(i + 1) % len(captions)])
-    return sentences
+        chosen.append(wrong or captions[(i + 1) % len(captions)])
+    return chosen
 
 
 def _exchangeable(parts: list[str], places: list[int]) -> list[tuple[int, int]]:
@@ -126,9 +127,9 @@ def _exchangeable(parts: list[str], places: list[int]) -> list[tuple[int, int]]:
 
 
 def _replacements(word: str, chosen: set[str]) -> tuple[str, ...]:
-    """What a word can become, other than a color that is replaced elsewhere.
+    """Words that can replace a word, except colours that are replaced elsewhere.
 
-    Or else the colors of a list could change places, which changes nothing.
+    Otherwise the colours of a list could be exchanged, which changes nothing.
     """
     others = _OTHERS[word.lower()]
     return tuple(w for w in others if w not in chosen or w not in _COLORS)

@@ -137,7 +137,7 @@ async def _warm_up(app, batcher, sizes):
         for size in sizes:
             # Twice, since a model may compile when a batch size comes again.
             for _ in range(2):
-                await batcher.draw([Job("a picture", i) for i in range(size)])
+                await batcher.draw([Job("an image", i) for i in range(size)])
     except Exception:
         _log.exception("the model failed to warm up")
         return

@@ -9,12 +9,12 @@ from service import serving
 sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
 create_app = pytest.importorskip("galip_keras.serving.app").create_app
 
-# It knows no backend.
+# It does not depend on the backend.
 pytestmark = [pytest.mark.backend("tensorflow"), pytest.mark.slow]
 
 
 class Model:
-    """Red for short sentences, blue for long ones."""
+    """Draws red for short prompts, blue for long ones."""
 
     latent_dim = 4
 
@@ -53,7 +53,7 @@ def page(browser):
 
 
 def color(page, selector):
-    """The red, green and blue in the middle of a picture."""
+    """The red, green and blue at the top left of an image."""
     return page.eval_on_selector(
         selector,
         """async image => {
@@ -66,11 +66,11 @@ def color(page, selector):
     )
 
 
-def test_type_click_and_see_pictures(page):
+def test_type_click_and_see_images(page):
     page.get_by_label("Prompt", exact=True).fill("a red bird")
-    page.get_by_label("Pictures", exact=True).fill("3")
+    page.get_by_label("Images", exact=True).fill("3")
     page.get_by_role("button", name="Draw").click()
-    page.get_by_text("3 pictures in").wait_for()
+    page.get_by_text("3 images in").wait_for()
     assert page.locator("#gallery img").count() == 3
     assert color(page, "#gallery img") == [255, 0, 0]
     link = page.locator("#gallery a").first
@@ -80,8 +80,8 @@ def test_type_click_and_see_pictures(page):
     assert download.value.path().read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_slider_goes_to_another_sentence(page):
-    page.get_by_label("Other prompt").fill("a long sentence of blue")
+def test_the_slider_goes_to_another_prompt(page):
+    page.get_by_label("Other prompt").fill("a long prompt for blue")
     slider = page.locator("#weight")
     for value, expected in (("1", [0, 0, 255]), ("0.4", [153, 0, 102])):
         with page.expect_response(lambda r, v=value: f"weight={v}" in r.url):
@@ -95,9 +95,9 @@ def test_the_slider_goes_to_another_sentence(page):
 def test_by_keyboard_alone(page):
     # The prompt has the focus, and Enter draws.
     page.keyboard.press("Control+A")
-    page.keyboard.type("a much longer sentence")
+    page.keyboard.type("a much longer prompt")
     page.keyboard.press("Enter")
-    page.get_by_text("4 pictures in").wait_for()
+    page.get_by_text("4 images in").wait_for()
     assert color(page, "#gallery img") == [0, 0, 255]
     focused = []
     for _ in range(5):
@@ -106,14 +106,14 @@ def test_by_keyboard_alone(page):
     assert focused == ["prompt", "seed", "count", "truncation", "draw"]
 
 
-def test_on_a_phone_nothing_is_wider_than_it(page):
+def test_everything_fits_on_a_phone(page):
     page.set_viewport_size({"width": 360, "height": 740})
     page.get_by_role("button", name="Draw").click()
-    page.get_by_text("4 pictures in").wait_for()
+    page.get_by_text("4 images in").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_what_is_wrong_is_told(page):
+def test_errors_are_shown(page):
     page.route(
         "**/image?*", lambda route: route.fulfill(status=503, json={"error": "busy"})
     )

@@ -19,27 +19,6 @@ from galip_keras import GALIPTextToImage
 GALIP = [sys.executable, "-m", "galip_cli.main"]
 
 
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("presets") / "tiny"
-    GALIPTextToImage.from_preset("galip_tiny").save_to_preset(str(folder))
-    return str(folder)
-
-
-@pytest.fixture
-def error(galip):
-    """Run a command that fails. Return its error, which is one line, and the code."""
-
-    def run(*args):
-        code, output, errors = galip(*args)
-        assert output == ""
-        assert errors.startswith("Error: ")
-        assert errors.count("\n") == 1
-        return code, errors
-
-    return run
-
-
 def test_garbage_is_collected_again_after_imports():
     def fail():
         with quiet_imports():

@@ -52,7 +52,7 @@ def gpu(monkeypatch):
 
 @pytest.fixture
 def packed(gpu, tmp_path):
-    """A data set of four images, packed, and the folder of its CLIP."""
+    """A dataset of four images, packed, and the folder of its CLIP."""
     backbone, tokenizer = random_clip(**SPEC["random_clip"])
     backbone.save_to_preset(str(tmp_path / "clip"))
     tokenizer.save_to_preset(str(tmp_path / "clip"))

@@ -132,8 +132,8 @@ def test_what_docs_editing_shows(folder, galip, monkeypatch):
     error, similarity = run("python example.py", folder).split()
     assert 0 < float(error) < 255
     assert -1 <= float(similarity) <= 1
-    for picture in re.findall(r"\]\((pictures/.*?)\)", text):
-        assert (ROOT / "docs" / picture).is_file()
+    for path in re.findall(r"\]\((pictures/.*?)\)", text):
+        assert (ROOT / "docs" / path).is_file()
 
 
 def test_python_version_is_what_pyproject_says():

@@ -112,7 +112,7 @@ def test_hosts_share_one_stream(ten, skip):
 
 
 def test_hard_mismatches(tmp_path):
-    """Each picture's own caption made wrong, and the same after a resume."""
+    """Each image's own caption is made wrong, and the same way after a resume."""
     colors = ("red", "blue", "green", "white")
     for number, color in enumerate(colors):
         Image.new("RGB", (20, 20), (60 * number,) * 3).save(tmp_path / f"{number}.png")

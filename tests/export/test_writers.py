@@ -15,7 +15,7 @@ import tiny
 from PIL import Image
 
 from galip_keras import GALIPTextToImage, backend
-from galip_keras.export import runtimes as exported
+from galip_keras.export import runtimes
 from galip_keras.export import writers as export
 
 # It is TensorFlow that exports, whatever trained the model.
@@ -30,7 +30,7 @@ FORMATS = [
     ("openvino", None),
 ]
 
-# Makes pictures in a process, and tells what it has imported.
+# Makes images in a process, and prints what it has imported.
 SAMPLE = """
 import sys
 from galip_cli.main import main
@@ -67,12 +67,12 @@ def model(preset):
     return GALIPTextToImage.from_preset(str(preset))
 
 
-def differ(pictures, others):
-    return np.abs(np.asarray(pictures, int) - np.asarray(others, int)).max()
+def differ(images, others):
+    return np.abs(np.asarray(images, int) - np.asarray(others, int)).max()
 
 
 @pytest.mark.parametrize(("file_format", "quantize"), FORMATS)
-def test_an_export_makes_the_same_pictures(
+def test_an_export_makes_the_same_images(
     galip, preset, model, tmp_path, file_format, quantize
 ):
     out = tmp_path / "exported"
@@ -82,7 +82,7 @@ def test_an_export_makes_the_same_pictures(
     )
     assert (code, output) == (0, f"{out}\n"), errors
     assert "grey levels" in errors.splitlines()[-1]
-    manifest = json.loads((out / exported.MANIFEST).read_text())
+    manifest = json.loads((out / runtimes.MANIFEST).read_text())
     assert manifest["format"] == file_format
     assert manifest["image_size"] == 32
     for name, facts in manifest["files"].items():
@@ -119,11 +119,11 @@ def test_a_saved_model_takes_strings_and_gives_png(preset, model, tmp_path):
     assert stored < 1.2 * weights
 
 
-def test_what_xla_compiles_makes_the_same_pictures(model, tmp_path, monkeypatch):
+def test_xla_makes_the_same_images(model, tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "should_jit", lambda generator: True)
     # Writing compares it, too.
     export.export(model, tmp_path / "out", "saved_model")
-    loaded = exported.load(tmp_path / "out")
+    loaded = runtimes.load(tmp_path / "out")
     calls = []
     compiled = loaded._model.decode_compiled
     monkeypatch.setattr(
@@ -180,9 +180,9 @@ def test_nothing_is_written_over(model, tmp_path):
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "word"}'])
 def test_a_damaged_manifest_is_refused(tmp_path, content):
-    (tmp_path / exported.MANIFEST).write_text(content)
+    (tmp_path / runtimes.MANIFEST).write_text(content)
     with pytest.raises(ValueError, match="holds no exported model"):
-        exported.load(tmp_path)
+        runtimes.load(tmp_path)
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def test_text_embeddings_replace_token_ids():
 
 
 @pytest.mark.backend("tensorflow", "torch")
-def test_mismatched_sentences_take_the_place_of_the_next_ones():
+def test_mismatched_captions_replace_the_next_ones():
     def step(**others):
         model = tiny.gan()
         model.compile(run_eagerly=True)

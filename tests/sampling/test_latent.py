@@ -1,4 +1,4 @@
-"""Points of the latent space: ways, sums, mixtures, inversion; and their commands."""
+"""Points of the latent space: paths, sums, mixtures, inversion, and the commands."""
 
 import json
 
@@ -75,18 +75,18 @@ def test_arcs_keep_the_length_of_noise():
     np.testing.assert_allclose(latent.slerp(a, np.zeros(100), 0.5), a / 2)
 
 
-def test_a_way_goes_through_its_points(model):
+def test_a_path_goes_through_its_points(model):
     points = [
         latent.point(model, text, seed)
         for text, seed in (("a red bird", 0), ("an owl", 1), ("a tent", 2))
     ]
-    way = latent.interpolate(points, 5)
+    path = latent.interpolate(points, 5)
     for i, point in enumerate(points):
-        for ours, theirs in zip(way[2 * i], point):
+        for ours, theirs in zip(path[2 * i], point):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
     middle = (points[0].text_embedding + points[1].text_embedding) / 2
-    np.testing.assert_allclose(way[1].text_embedding, middle, atol=1e-5)
-    lengths = [np.linalg.norm(point.noise) for point in way]
+    np.testing.assert_allclose(path[1].text_embedding, middle, atol=1e-5)
+    lengths = [np.linalg.norm(point.noise) for point in path]
     assert min(lengths) > 0.99 * min(lengths[::2])
     with pytest.raises(ValueError, match="two points"):
         latent.interpolate(points[:1], 5)
@@ -238,7 +238,7 @@ def test_an_image_is_found_and_goes_on(edit, model, tmp_path):
         (["invert", __file__], "is no image"),
     ],
 )
-def test_what_cannot_work_is_one_line(galip, preset, tmp_path, args, words):
+def test_errors_are_one_line(galip, preset, tmp_path, args, words):
     code, output, errors = galip(*args, "--model", preset, "--out", tmp_path / "out")
     assert code in (1, 2)
     assert output == ""

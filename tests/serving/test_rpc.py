@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC, asked by TensorFlow Serving's own client."""
+"""TensorFlow Serving's gRPC, called by TensorFlow Serving's own client."""
 
 import concurrent.futures
 import contextlib
@@ -47,7 +47,7 @@ def request(prompts=("an owl",), seeds=(7,), name="galip", dtype="int64"):
     return asked
 
 
-def pictures(response):
+def images(response):
     import tensorflow as tf
 
     return tf.make_ndarray(response.outputs["image_bytes"]).tolist()
@@ -62,14 +62,14 @@ def refusal(stub, asked, **options):
 def test_predict():
     with client() as stub:
         response = stub.Predict(request(["an owl", "a\u00e9"], [7, 2**63 - 1]))
-        found = [pixel(png) for png in pictures(response)]
+        found = [pixel(png) for png in images(response)]
         assert found == [(6, 7, 10), (2, 255, 10)]
         assert response.model_spec.version.value == 1
         # With values written as bytes, too, as other clients do.
         asked = request()
         asked.inputs["seed"].ClearField("int64_val")
         asked.inputs["seed"].tensor_content = np.array([9]).tobytes()
-        assert [pixel(png) for png in pictures(stub.Predict(asked))] == [(6, 9, 10)]
+        assert [pixel(png) for png in images(stub.Predict(asked))] == [(6, 9, 10)]
 
 
 def test_requests_of_both_interfaces_are_drawn_together():
@@ -82,7 +82,7 @@ def test_requests_of_both_interfaces_are_drawn_together():
         def ask(seed):
             if seed % 2:
                 return httpx.get(f"{rest}/image?prompt=an+owl&seed={seed}").content
-            (png,) = pictures(grpc_stub.Predict(request(seeds=[seed])))
+            (png,) = images(grpc_stub.Predict(request(seeds=[seed])))
             return png
 
         grpc_stub.Predict(request())
@@ -152,7 +152,7 @@ def test_what_fails_tells_nothing(one):
     error = refusal(one[0], request(["break"]))
     assert error.code() == CODE.INTERNAL
     assert "secret" not in error.details()
-    assert pictures(one[0].Predict(request()))
+    assert images(one[0].Predict(request()))
 
 
 def test_other_methods_are_not_there(one):
@@ -181,17 +181,17 @@ def test_a_key():
             error = refusal(stub, request(), metadata=metadata)
             assert error.code() == CODE.UNAUTHENTICATED
         metadata = (("authorization", "Bearer secret"),)
-        assert pictures(stub.Predict(request(), metadata=metadata))
+        assert images(stub.Predict(request(), metadata=metadata))
 
 
 @pytest.mark.slow
-def test_the_command_gives_the_same_picture_as_over_rest():
+def test_the_command_gives_the_same_image_as_over_rest():
     import httpx
 
     port = free_port()
     with served(free_port(), "--grpc-port", str(port)) as (_, address):
         with stub(f"127.0.0.1:{port}") as found:
-            (png,) = pictures(found.Predict(request(["a red bird"], [3])))
+            (png,) = images(found.Predict(request(["a red bird"], [3])))
         text = (pathlib.Path(__file__).parents[2] / "docs" / "export.md").read_text()
         (example,) = re.findall(r"^```python\n(import grpc.*?)^```", text, re.S | re.M)
         names = {}

@@ -42,7 +42,7 @@ def wait_until_queued(client, count):
 
 
 def wait_until_drawing(client, model):
-    """One picture is drawn, and the queue is empty."""
+    """Wait until an image is being drawn and the queue is empty."""
     deadline = time.monotonic() + 20
     while not model.is_drawing:
         assert time.monotonic() < deadline
@@ -88,7 +88,7 @@ def test_openai_s_images(client):
     assert client.get("/v1/models").json()["data"][0]["id"] == "galip"
 
 
-def test_a_picture_for_a_browser(client):
+def test_an_image_for_a_browser(client):
     response = client.get(
         "/image", params={"prompt": "owl", "seed": 2, "truncation": 0}
     )
@@ -96,7 +96,7 @@ def test_a_picture_for_a_browser(client):
     assert pixel(response.content) == (3, 2, 0)
 
 
-def test_a_picture_between_two_sentences(client, model):
+def test_an_image_between_two_prompts(client, model):
     asked = {"prompt": "a" * 10, "other": "b" * 30, "weight": 0.25}
     response = client.get("/interpolation", params=asked)
     assert pixel(response.content) == (15, 15, 15)
@@ -331,7 +331,7 @@ def test_the_command_is_killed_comes_back_and_drains():
     port = free_port()
 
     def insist(seed):
-        """A client who asks again where the service is away: pictures and failures."""
+        """Retry while the service is away. Return images and failures."""
         found, failures = set(), 0
         while not stop.is_set():
             try:
@@ -375,15 +375,15 @@ def test_the_command_is_killed_comes_back_and_drains():
         finally:
             stop.set()
     assert [a.status_code for a in answers] == [200] * 8
-    pictures = [x["b64_json"] for a in answers for x in a.json()["data"]]
-    assert len(pictures) == 8 * 16
-    assert_alike({base64.b64decode(x) for x in pictures[::16]})
+    images = [x["b64_json"] for a in answers for x in a.json()["data"]]
+    assert len(images) == 8 * 16
+    assert_alike({base64.b64decode(x) for x in images[::16]})
     assert process.returncode in (0, -signal.SIGTERM, 143)
     assert "Traceback" not in errors
 
 
 def assert_alike(files):
-    """One picture, but for the rounding of batches of several sizes."""
+    """Check that files show one image, up to rounding in batches of several sizes."""
     first, *others = (np.asarray(Image.open(io.BytesIO(x)), int) for x in files)
     assert first.std() > 10
     for other in others:

@@ -25,7 +25,7 @@ def journal(tmp_path):
 
 
 @pytest.fixture
-def picture():
+def image():
     rng = np.random.default_rng(0)
     return Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype="uint8"))
 
@@ -116,21 +116,21 @@ def test_tensorboard_reads_figures_as_they_are_written(journal, tmp_path):
     }
 
 
-def test_tensorboard_reads_samples(journal, tmp_path, picture):
-    journal.show(100, picture)
+def test_tensorboard_reads_samples(journal, tmp_path, image):
+    journal.show(100, image)
     journal.close()
     ((step, (width, height, content)),) = events(tmp_path)["samples"]
     assert (step, int(width), int(height)) == (100, 8, 6)
     shown = Image.open(io.BytesIO(content)).convert("RGB")
-    np.testing.assert_array_equal(np.asarray(shown), np.asarray(picture))
+    np.testing.assert_array_equal(np.asarray(shown), np.asarray(image))
 
 
-def test_other_processes_write_nothing(tmp_path, picture, monkeypatch):
+def test_other_processes_write_nothing(tmp_path, image, monkeypatch):
     monkeypatch.setattr(backend, "is_main", lambda: False)
     journal = Journal(tmp_path, wandb=True)
     journal.write(1, FIGURES)
     journal.tell(1, "stopped")
-    journal.show(1, picture)
+    journal.show(1, image)
     journal.rewind(0)
     journal.close()
     assert list(tmp_path.iterdir()) == []
@@ -166,10 +166,10 @@ def wandb(monkeypatch):
     return module
 
 
-def test_wandb_is_told_the_same(tmp_path, wandb, picture):
+def test_wandb_is_told_the_same(tmp_path, wandb, image):
     journal = Journal(tmp_path, config={"seed": 3}, wandb=True)
     journal.write(50, FIGURES)
-    journal.show(50, picture)
+    journal.show(50, image)
     journal.close()
     (name, _, settings), *_ = wandb.calls
     assert name == "init"
@@ -178,7 +178,7 @@ def test_wandb_is_told_the_same(tmp_path, wandb, picture):
     logged = [args for name, args, _ in wandb.calls if name == "log"]
     assert logged == [
         ({"step": 50, **FIGURES},),
-        ({"step": 50, "samples": ("image", picture)},),
+        ({"step": 50, "samples": ("image", image)},),
     ]
     assert wandb.calls[-1][0] == "finish"
     assert lines(tmp_path) == [{"step": 50, **FIGURES}]

@@ -90,6 +90,6 @@ def test_two_processes_survive(tmp_path):
     assert_same(torn, whole)
     # Only one of them writes.
     assert [line["step"] for line in metrics(torn)] == [3, 6, 6, 9, 12, 12]
-    # Noise, pictures and mismatched captions are those of one process.
+    # Noise, images and mismatched captions are those of one process.
     for name, value in metrics(one)[0].items():
         assert metrics(whole)[0][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name

@@ -429,8 +429,8 @@ def test_the_command_has_an_option_for_every_setting():
 
 @once
 def test_settings_that_do_not_exist_or_contradict():
-    with pytest.raises(TypeError, match="'num_picture'"):
-        evaluate("toybirds", "toybirds", num_picture=3)
+    with pytest.raises(TypeError, match="'num_image'"):
+        evaluate("toybirds", "toybirds", num_image=3)
     with pytest.raises(ValueError, match="either a `model` or a folder of `images`"):
         evaluate(dataset="toybirds")
     with pytest.raises(ValueError, match="give a `dataset`"):

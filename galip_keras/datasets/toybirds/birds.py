@@ -194,7 +194,7 @@ def describe(bird: Bird, names: frozenset[str], rng: np.random.Generator) -> str
         rng: `numpy.random.Generator`. Chooses the words and their order.
 
     Returns:
-        A sentence in lower case and without a full stop.
+        A caption in lower case and without a full stop.
     """
     words = ["bird"]
     features = _features(bird, names, rng)

@@ -153,10 +153,9 @@ def sample(
         from galip_keras.sampling.sampler import Sampler, load_any
 
         network = load_any(model)
-    try:
-        sampler = Sampler(network, truncation, plus, minus, best_of, scorer, batch_size)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    if (plus or minus or best_of) and not hasattr(network, "backbone"):
+        raise click.UsageError("exports do not take --plus, --minus and --best-of.")
+    sampler = Sampler(network, truncation, plus, minus, best_of, scorer, batch_size)
     asked = dict.fromkeys([*(output.prompt for output in outputs), *plus, *minus])
     _warn_of_unknown_words(network, model, list(asked))
     facts = {"truncation": truncation, "model": model}

@@ -1,8 +1,4 @@
-"""The training of GALIP as a Keras model: `fit` trains Mate-G against Mate-D.
-
-Reference: [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
-https://arxiv.org/abs/2301.12959).
-"""
+"""The training of GALIP as a Keras model: `fit` trains Mate-G against Mate-D."""
 
 import keras
 from keras import ops

@@ -193,8 +193,8 @@ def _check_processes(context, settings):
     default=0.0,
     show_default=True,
     metavar="SHARE",
-    help="Part of the pictures whose mismatched caption is their own, wrong in a "
-    "detail (English colours, sizes, shapes), and not that of the next picture.",
+    help="Fraction of pictures whose mismatched caption is their own with one detail "
+    "falsified (English colours, sizes, shapes), instead of the next picture's.",
 )
 @click.option(
     "--freeze",

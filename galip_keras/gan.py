@@ -110,8 +110,8 @@ class GALIP(keras.Model):
     optionally what is drawn anew where absent: `"noise"`, and for an augmentation
     `"augmentation"`, uniform numbers `(batch_size, 2, augmentation.NUM_RANDOM)`, those
     of the real and those of the generated picture. `"mismatched_token_ids"` or
-    `"mismatched_embeddings"` are sentences that are not true of the images, where the
-    next ones of the batch are not to serve.
+    `"mismatched_embeddings"` are sentences that are not true of the images. By default
+    each image gets the next sentence in the batch.
 
     Example:
 
@@ -263,7 +263,7 @@ class GALIP(keras.Model):
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
     def _embedded(self, data, embeddings, token_ids):
-        """The sentence embeddings that a batch holds or has the tokens of, or None."""
+        """Sentence embeddings from a batch's embeddings or tokens, or None."""
         if embeddings in data:
             return ops.convert_to_tensor(data[embeddings], "float32")
         return self.clip.embed_text(data[token_ids]) if token_ids in data else None
@@ -328,8 +328,8 @@ class GALIP(keras.Model):
             fake_features: tensor of the same shape, of generated images.
             text_embeddings: tensor `(batch_size, embedding_dim)`. A sentence an image.
             mismatched: tensor of the same shape. Sentences that are not true of the
-                real images. Defaults to the others rolled by one, over the batch of all
-                devices.
+                real images. By default `text_embeddings` rolled by one over the batch
+                of all devices.
         """
 
         def matching(features, text):

@@ -178,9 +178,9 @@ def train(
         penalty_weight: float. Weight of the matching-aware gradient penalty: 2.
         range_weight: float. Weight of the squared distance of pixels to [-1, 1]: 0.
         augmentation: sequence of strings out of `augmentation.KINDS`, for small data.
-        hard_mismatches: float from 0 to 1. The part of the pictures whose mismatched
-            sentence, for the discriminator, is their own caption made wrong in a
-            detail: it has to learn what is where. The next caption otherwise.
+        hard_mismatches: float from 0 to 1. The fraction of pictures whose mismatched
+            caption, for the discriminator, is their own with one detail falsified. The
+            others get the next caption in the batch.
         freeze: sequence of strings out of `PARTS`. What is not trained.
         on_collapse: string. What to do when training goes wrong: `"continue"` with a
             warning, `"rollback"` to the best checkpoint with half the learning rates,

@@ -1,9 +1,9 @@
-"""Captions that are wrong in a detail: hard mismatches for the discriminator.
+"""Captions that are wrong in one detail: hard mismatches for the discriminator.
 
-The caption of another picture differs in everything, so a discriminator that has only
-seen such mismatches need not know what is where. Here the picture's own caption is
-changed in one to three words, or two of its colours change places. What it says is
-false then, whereas the caption of a similar picture is often true of both.
+The caption of another picture usually differs in everything, so the discriminator can
+reject it without knowing which part has which colour. Here the picture's own caption is
+falsified: one to three words are replaced, or two colours are exchanged. The result is
+always false, whereas the caption of a similar picture is often true of both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COLORS = (
     "grey",
 )
 
-# What a word is replaced by, so that both cannot be true of the same thing.
+# The replacements for a word. Both cannot be true of the same thing.
 _OTHERS: dict[str, tuple[str, ...]] = {
     **{color: tuple(c for c in _COLORS if c != color) for color in _COLORS},
     "gray": tuple(color for color in _COLORS if color != "grey"),
@@ -43,29 +43,30 @@ _OTHERS: dict[str, tuple[str, ...]] = {
     "folded": ("raised",),
 }
 
-# "Black and white wings": the order of the colours says nothing.
+# What may stand between the colours of a list, as in "black and white wings". The order
+# of such a list carries no meaning.
 _IN_A_LIST = re.compile(r"(\W|and|or|with)*", re.IGNORECASE)
 
-# Apart from the streams of other uses of the same seed.
+# Keeps this use of a seed apart from others.
 _STREAM = 20230118
 
 _MOST_CHANGES = 3
 
 
 def contradict(caption: str, rng: np.random.Generator) -> str | None:
-    """Makes a caption wrong in a detail.
+    """Falsifies a caption in one detail.
 
-    Half of the captions that name several colours have two of them exchanged. In the
-    others one to three words are replaced: English colours, sizes and simple shapes.
+    If a caption names several colours, two of them are exchanged half of the time.
+    Otherwise one to three English words for colours, sizes or shapes are replaced.
 
     Args:
         caption: string.
-        rng: `numpy.random.Generator`. Chooses what is changed.
+        rng: `numpy.random.Generator`. Chooses the change.
 
     Returns:
-        Another sentence, or None where no word can be replaced.
+        The false caption, or None if no word can be replaced.
     """
-    # Words at even places, what is between them at odd ones.
+    # Words have even indices, separators odd ones.
     parts = re.split(r"(\W+)", caption)
     places = [i for i, part in enumerate(parts) if part.lower() in _OTHERS]
     if not places:
@@ -88,15 +89,16 @@ def contradict(caption: str, rng: np.random.Generator) -> str | None:
 def mismatched(
     captions: list[str], share: float, seed: int, numbers: list[int]
 ) -> list[str]:
-    """A sentence for each picture of a batch that is not true of it.
+    """Chooses a mismatched caption for each picture of a batch.
 
     Args:
-        captions: list of strings, those of the pictures.
-        share: float. The part of the pictures whose own caption is made wrong, where it
-            can be. The others get the next caption of the batch.
+        captions: list of strings. The captions of the pictures.
+        share: float. The fraction of pictures that get their own caption, falsified.
+            The others get the next caption in the batch, and so do those whose caption
+            cannot be falsified.
         seed: int, not negative.
-        numbers: list of ints. The place of each picture in the stream: with the seed,
-            all that chance depends on.
+        numbers: list of ints. The position of each picture in the stream. The result
+            depends on the seed and these numbers only.
 
     Returns:
         A list of strings.
@@ -110,7 +112,7 @@ def mismatched(
 
 
 def _exchangeable(parts: list[str], places: list[int]) -> list[tuple[int, int]]:
-    """Places of two different colours that belong to different things."""
+    """Finds pairs of different colours that describe different things."""
     colored = [i for i in places if parts[i].lower() in _COLORS]
     return [
         (one, two)
@@ -126,9 +128,9 @@ def _exchangeable(parts: list[str], places: list[int]) -> list[tuple[int, int]]:
 
 
 def _replacements(word: str, chosen: set[str]) -> tuple[str, ...]:
-    """What a word can become, other than a color that is replaced elsewhere.
+    """Lists the replacements for a word, without the colors replaced elsewhere.
 
-    Or else the colors of a list could change places, which changes nothing.
+    Otherwise two colors of a list could end up exchanged, which changes nothing.
     """
     others = _OTHERS[word.lower()]
     return tuple(w for w in others if w not in chosen or w not in _COLORS)

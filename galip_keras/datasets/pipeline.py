@@ -76,11 +76,10 @@ def training_batches(
         augmentation: int. How many uniform numbers a picture's augmentation takes. The
             batches have `"augmentation"` then, float32 `(batch_size, 2, augmentation)`
             in [0, 1), those of the real and those of the generated picture.
-        hard_mismatches: float. The part of the pictures whose mismatched sentence, for
-            the discriminator, is their own caption made wrong in a detail by
-            `mismatches.contradict`; the others', and those of captions in which nothing
-            can be changed, is the next caption of the batch. Where it is not 0 the
-            batches have `"mismatched_token_ids"`, of the shape of the token ids.
+        hard_mismatches: float. The fraction of pictures whose mismatched caption is
+            their own, falsified by `mismatches.contradict`. The others get the next
+            caption in the batch of this host. Unless it is 0, the batches also have
+            `"mismatched_token_ids"`, of the same shape as the token ids.
         host: tuple `(index, count)`. Where `count` processes train together, each
             gets its `batch_size` pictures of the `count * batch_size` of a step.
 

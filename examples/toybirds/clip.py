@@ -3,14 +3,14 @@
 python examples/toybirds/clip.py --out runs/clip
 galip train --dataset toybirds --preset galip_small --clip runs/clip
 
-About half an hour on two quiet cores. Contrast alone teaches a CLIP little: a few
-colours tell all birds of a batch apart. So one linear head reads every attribute off
-the embeddings of images, of captions and of prompts that name a single attribute. The
-head is shared, so the embeddings of images and of sentences agree on where an attribute
-lies. It is dropped in the end; what remains is an ordinary CLIP.
+This takes about half an hour on two idle cores. A contrastive loss alone teaches little
+here, because a few colours are enough to tell the birds of a batch apart. So one linear
+head predicts every attribute from the embeddings of images, captions and prompts that
+name a single attribute. Sharing the head makes images and sentences encode an attribute
+in the same place. The head is dropped at the end, which leaves an ordinary CLIP.
 
-The vision tower learns first, with the head alone: that is the slow part, and without
-texts a step takes half the time. Then both towers learn together.
+The vision tower is trained first, with the head alone, because it learns slowly and a
+step without text takes half the time. Then both towers are trained together.
 """
 
 import itertools
@@ -36,8 +36,8 @@ from galip_keras.models.random_clip import byte_pair_tokenizer, random_clip
 
 SIZES = ARCHITECTURES["galip_small"]["random_clip"]
 SIZE = SIZES["image_size"]
-# Factors of the first weights, much as in OpenAI's CLIP. Without them the embedding of
-# a sentence tells little but its length at first.
+# Scales of the initial weights, much as in OpenAI's CLIP. Without them a sentence
+# embedding encodes little but the length of the sentence at first.
 SCALES = {
     "token_embedding": 0.02,
     "text.*position_embedding": 0.01,
@@ -45,30 +45,31 @@ SCALES = {
     "vision.*(attention_output|dense_2)/kernel": 8**-0.5,
     "text.*(attention_output|dense_2)/kernel": 4**-0.5,
 }
-# The longest caption has 37 tokens. What follows the end token changes no embedding.
+# The longest caption has 37 tokens. Padding after the end token changes nothing.
 SEQUENCE_LENGTH = 40
 LEARNING_RATE = 1e-3
-LAST_RATE = 0.02  # of it, after both towers have learnt
+LAST_RATE = 0.02  # the fraction of it that is left at the end
 WARM_UP = 100
-CONTRAST, PROMPTS = 0.25, 0.5  # weights of these losses
+CONTRAST, PROMPTS = 0.25, 0.5  # loss weights
 REPORT_EVERY = 50
 
 COUNTS = [len(values) for values in ATTRIBUTES.values()]
-# Of each of `VALUES`, which attribute it is of (1) and which of its values it is.
+# For each of `VALUES`: a one-hot row for its attribute, and its index within it.
 OWN = np.repeat(np.eye(len(COUNTS), dtype="float32"), COUNTS, axis=0)
 NUMBERS = np.concatenate([np.arange(count) for count in COUNTS])
 
 
 class Reader(keras.Model):
-    """Reads the attributes off the embeddings of a CLIP.
+    """Predicts the attributes of a bird from the embeddings of a CLIP.
 
     Args:
-        clip: a `FrozenCLIP`, which is made trainable.
-        knows_text: bool. Whether captions are read, too, or images alone.
+        clip: a `FrozenCLIP`. It is made trainable.
+        head: a `keras.layers.Dense` with an output for each of `lessons.VALUES`.
+        knows_text: bool. Whether to train on captions as well as on images.
     """
 
     def __init__(self, clip, head, knows_text):
-        # The losses are; the CLIP computes as it was built.
+        # The losses are computed in float32. The CLIP keeps its own precision.
         super().__init__(dtype="float32")
         self.clip = clip
         self.clip.trainable = True
@@ -121,7 +122,7 @@ class Reader(keras.Model):
 
 
 def entropies(logits, labels):
-    """Cross entropies `(n, 11)`: a softmax within each attribute."""
+    """Cross entropies `(n, 11)`, one softmax per attribute."""
     parts = ops.split(logits, np.cumsum(COUNTS)[:-1], axis=1)
     return ops.stack(
         [
@@ -137,7 +138,7 @@ def average(values, weights):
 
 
 def contrast(logits):
-    """Each image is to find its caption in the batch, each caption its image."""
+    """CLIP's loss: match images with captions, and captions with images."""
     matches = ops.arange(ops.shape(logits)[0])
     losses = [
         keras.losses.sparse_categorical_crossentropy(matches, part, True)
@@ -147,7 +148,7 @@ def contrast(logits):
 
 
 def view(images):
-    """Random crops and flips; noise on 40 % of the images, blur on a fifth."""
+    """Crop and flip at random. Add noise to 40 % of the images and blur to 20 %."""
     count = images.shape[0]
     corners = tf.random.uniform((count, 2), 0, lessons.SIZE - SIZE + 1, tf.int32)
     for axis in (0, 1):
@@ -175,7 +176,7 @@ def dataset(known, batch_size, seed):
 
 
 def learn_merges(texts, count=500):
-    """The commonest byte pairs, or fewer that make a single token of every word."""
+    """Learn at most `count` byte-pair merges: enough for one token per word."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     trainer = tokenizers.trainers.BpeTrainer(
@@ -187,7 +188,7 @@ def learn_merges(texts, count=500):
 
 
 def learn(cache):
-    """The tokenizer, and what there is to learn: `lessons.Lessons`."""
+    """Make the tokenizer and the training data, a `lessons.Lessons`."""
     rng = np.random.default_rng(1)
     birds = [bird(seed) for seed in lessons.SEEDS]
     texts, named = lessons.captions(birds, rng)
@@ -207,7 +208,7 @@ def learn(cache):
 
 
 def build_clip(vocabulary_size, seed):
-    """What `random_clip` builds, with another vocabulary and smaller first weights."""
+    """Build a `random_clip` with another vocabulary and smaller initial weights."""
     drawn, _ = random_clip(**SIZES, seed=seed)
     config = drawn.get_config()
     config["text_encoder"]["config"]["vocabulary_size"] = vocabulary_size
@@ -249,7 +250,7 @@ def train(reader, known, steps, batch_size, seed):
 
 
 def save(clip, tokenizer, folder):
-    """The CLIP in float32: keras-hub cannot read presets of a mixed precision."""
+    """Save the CLIP in float32, because keras-hub cannot load mixed precision."""
     keras.config.set_dtype_policy("float32")
     config = json.loads(
         json.dumps(clip.get_config()).replace("mixed_bfloat16", "float32")
@@ -268,7 +269,7 @@ def save(clip, tokenizer, folder):
     nargs=2,
     default=(1000, 2300),
     show_default=True,
-    help="With images alone, and with texts.",
+    help="Steps on images alone, then steps on images and captions.",
 )
 @click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
 @click.option(
@@ -276,7 +277,7 @@ def save(clip, tokenizer, folder):
     type=click.Path(path_type=Path),
     default="runs/birds.npy",
     show_default=True,
-    help="Where the birds are kept once drawn (700 MB).",
+    help="Cache of the drawn birds (700 MB).",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 def main(out, steps, batch_size, images, seed):

@@ -1,12 +1,12 @@
-"""Trains GALIP on the drawn birds where there is a GPU and JAX, but no TensorFlow.
+"""Trains GALIP on the drawn birds on a GPU with JAX, without TensorFlow.
 
 python examples/toybirds/gpu.py pack runs/clip birds.npz         # TensorFlow, on a CPU
 KERAS_BACKEND=jax python examples/toybirds/gpu.py train birds.npz runs/gpu --steps 60000
 python examples/toybirds/gpu.py preset runs/gpu --clip runs/clip --out runs/gpu/preset
 
-The first command writes all that training takes into one file: images, embeddings of
-captions and of captions made wrong, and the CLIP. The second reads nothing else, and
-goes on from its newest checkpoint where there is one. The third makes a preset of that.
+The first command writes everything that training needs to one file: images, embeddings
+of captions and of falsified captions, and the CLIP. The second command reads nothing
+else and resumes from its newest checkpoint. The third converts that to a preset.
 """
 
 import json
@@ -27,19 +27,19 @@ from galip_keras.training.collapse import Guard
 SPEC = ARCHITECTURES["galip_small"]
 SETTINGS = SPEC["training"]
 SIZE = SPEC["random_clip"]["image_size"]
-WRONG = 3  # captions made wrong, of each caption
-STREAM = 20230119  # apart from those of other uses of the same seed
+WRONG = 3  # falsified versions of each caption
+STREAM = 20230119  # keeps the seed apart from its other uses
 REPORT_EVERY = 500
 
 
 def pack(clip, preprocessor, images, captions, path):
-    """Writes the file that `train` reads.
+    """Write the file that `train` reads.
 
     Args:
         clip: a `FrozenCLIP`.
         preprocessor: a `GALIPTextToImagePreprocessor`.
         images: uint8 array `(n, height, height, 3)`, larger than the crops.
-        captions: list of `n` lists of strings, equally many of each image.
+        captions: list of `n` lists of strings, all of the same length.
         path: path of the `.npz` file.
     """
     from galip_keras.datasets.mismatches import contradict
@@ -49,7 +49,7 @@ def pack(clip, preprocessor, images, captions, path):
     wrong = [contradict(text, rng) for text in texts for _ in range(WRONG)]
     embedded = embed(clip, preprocessor, texts)
     mismatched = embed(clip, preprocessor, [text or "" for text in wrong])
-    # What cannot be made wrong gets the next caption of its batch.
+    # Captions that cannot be falsified: the next caption in the batch is used instead.
     mismatched[[text is None for text in wrong]] = np.nan
     shape = (len(images), -1, embedded.shape[-1])
     weights = {f"weight_{i:03}": w for i, w in enumerate(clip.clip.get_weights())}
@@ -70,7 +70,7 @@ def embed(clip, preprocessor, texts, at_once=500):
 
 
 def load_clip(data):
-    """The CLIP of a packed file."""
+    """Build the CLIP of a packed file."""
     backbone = keras_hub.models.CLIPBackbone.from_config(
         json.loads(str(data["clip_config"]))
     )
@@ -80,7 +80,7 @@ def load_clip(data):
 
 
 def build(clip, batch_size, average, seed):
-    """A new GAN, compiled as `galip train` does it."""
+    """Build and compile a GAN as `galip train` does."""
     keras.utils.set_random_seed(seed)
     gan = GALIP(
         MateG(clip, **SPEC["generator"]),
@@ -89,7 +89,7 @@ def build(clip, batch_size, average, seed):
         seed=seed,
         **{k: v for k, v in SETTINGS.items() if k.endswith("_weight")},
     )
-    # A schedule, though constant: what an optimizer saves depends on it.
+    # A constant schedule, so that the saved optimizer state matches `galip train`.
     rates = [
         keras.optimizers.schedules.CosineDecay(SETTINGS[name], 1, alpha=1.0)
         for name in ("generator_lr", "discriminator_lr")
@@ -99,7 +99,7 @@ def build(clip, batch_size, average, seed):
 
 
 def batches(data, batch_size, first, hard_mismatches, latent_dim, seed):
-    """Endless batches from a step on. Each follows from the seed and its step."""
+    """Yield batches from a step on. Each depends on the seed and its step only."""
     images, embeddings, wrong = (
         data[name] for name in ("images", "embeddings", "mismatched")
     )
@@ -124,7 +124,7 @@ def batches(data, batch_size, first, hard_mismatches, latent_dim, seed):
 
 
 def crop(image, rng):
-    """A random crop, flipped half of the time, float32 in [-1, 1]."""
+    """Crop at random and flip half of the time. Return float32 in [-1, 1]."""
     top, left = rng.integers(0, image.shape[0] - SIZE + 1, 2)
     image = image[top : top + SIZE, left : left + SIZE]
     image = image[:, :: 1 - 2 * rng.integers(2)]
@@ -132,7 +132,7 @@ def crop(image, rng):
 
 
 def fit(gan, data, folder, steps, batch_size, save_every, hard_mismatches, seed):
-    """Trains to a step, from the newest checkpoint in a folder on."""
+    """Train up to a step, starting from the newest checkpoint in a folder."""
     guard = Guard(True, lambda reason: say(f"Warning: {reason}."))
     checkpoint = Checkpoint(Path(folder, "checkpoints"), save_every, guard)
     first = checkpoint.restore(gan)
@@ -167,7 +167,7 @@ def main():
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
 def pack_(clip, out, data_dir):
-    """Write what training takes of CLIP and the birds of the training split to OUT."""
+    """Pack a CLIP and the training split into the file OUT."""
     from birds import load
     from probe import load_encoder
 
@@ -189,7 +189,7 @@ def pack_(clip, out, data_dir):
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 def train_(data, run, steps, batch_size, average, save_every, hard_mismatches, seed):
-    """Train on the packed DATA; checkpoints go to the folder RUN."""
+    """Train on the file DATA and write checkpoints to the folder RUN."""
     with np.load(data) as file:
         arrays = dict(file)
     gan = build(load_clip(arrays), batch_size, average, seed)
@@ -202,7 +202,7 @@ def train_(data, run, steps, batch_size, average, save_every, hard_mismatches, s
 @click.option("--clip", type=click.Path(exists=True), required=True, metavar="FOLDER")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
 def preset_(run, clip, out):
-    """Make a preset of the newest checkpoint of RUN, its averaged generator."""
+    """Convert the newest checkpoint of RUN (averaged generator) to a preset."""
     from galip_keras import GALIPBackbone, GALIPTextToImage
     from galip_keras.presets.fine_tuning import DISCRIMINATOR, TRAINING
     from galip_keras.presets.loading import load_model

@@ -1,4 +1,4 @@
-"""What the CLIP of the drawn birds learns from: images, captions and what both show."""
+"""Training data for the small CLIP: images, captions and the attributes they show."""
 
 import multiprocessing
 from typing import NamedTuple
@@ -8,26 +8,28 @@ import numpy as np
 from galip_keras.datasets.toybirds.birds import ATTRIBUTES, PLANS, bird, describe, named
 from galip_keras.datasets.toybirds.drawing import draw
 
-# The birds of the training split, and others with seeds of no split: 10,000 are few for
-# a vision transformer. None has a held-out pair of attributes.
+# The training split, and 30,000 birds more, since 10,000 are few for a vision
+# transformer. Their seeds are in no split, and none has a held-out pair of attributes.
 SEEDS = (*range(10_000), *range(5_000_000, 5_030_000))
-SIZE = 76  # of the images, before they are cropped
+SIZE = 76  # pixels, before cropping
 
-# Two captions of a bird name everything, the others some of it.
-FULL = 2
-CAPTIONS = 6
-TRIES = 150  # phrasings of a single attribute
+FULL = 2  # captions per bird that name every attribute
+CAPTIONS = 6  # captions per bird
+TRIES = 150  # sentences drawn per attribute value, before duplicates are dropped
 
 VALUES = [(name, value) for name, values in ATTRIBUTES.items() for value in values]
 
 
 class Lessons(NamedTuple):
-    """Arrays of `n` birds.
+    """The training data of `n` birds.
 
-    `images` are uint8 `(n, 76, 76, 3)`, `labels` int32 `(n, 11)`, the number of each
-    attribute's value; `token_ids` int32 `(n, CAPTIONS, length)`; `named` float32 `(n,
-    CAPTIONS, 11)`, which attributes a caption names. `prompts` are int32 `(59,
-    phrasings, length)`: captions that name a single value, those of `VALUES` in order.
+    Attributes:
+        images: uint8 array `(n, 76, 76, 3)`.
+        labels: int32 array `(n, 11)`. The value of each attribute.
+        token_ids: int32 array `(n, CAPTIONS, length)`.
+        named: float32 array `(n, CAPTIONS, 11)`. 1 where a caption names an attribute.
+        prompts: int32 array `(59, phrasings, length)`. Captions that name one value,
+            in the order of `VALUES`.
     """
 
     images: np.ndarray
@@ -42,7 +44,7 @@ def picture(seed):
 
 
 def pictures(path, seeds=SEEDS):
-    """The images of birds, which are drawn once and kept in a file."""
+    """Load the images of all birds, drawing them first if there is no file yet."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with multiprocessing.get_context("spawn").Pool() as pool:
@@ -58,7 +60,7 @@ def labels(birds):
 
 
 def captions(birds, rng):
-    """Captions of each bird, one bird after the other, and what each names."""
+    """Write `CAPTIONS` captions per bird. Return them and the attributes they name."""
     texts, names = [], []
     for one in birds:
         for i in range(CAPTIONS):
@@ -69,7 +71,7 @@ def captions(birds, rng):
 
 
 def prompts(rng):
-    """For each of `VALUES` its phrasings, as a list."""
+    """List sentences that name one value, for each of `VALUES`."""
     return [
         sorted(
             {
@@ -86,22 +88,22 @@ def prompts(rng):
 
 
 def tokens(texts, preprocessor, at_once=2000):
-    """Token ids of any number of texts."""
+    """Tokenize texts in chunks."""
     parts = [texts[i : i + at_once] for i in range(0, len(texts), at_once)]
     return np.concatenate([np.asarray(preprocessor(p)) for p in parts]).astype("int32")
 
 
 def repeated(phrasings, preprocessor):
-    """Token ids of lists of unequal length, as if each had as many as the longest."""
+    """Tokenize lists of texts, repeating the shorter lists to equal length."""
     count = max(map(len, phrasings))
     ids = [tokens(texts, preprocessor) for texts in phrasings]
     return np.stack([np.resize(x, (count, x.shape[1])) for x in ids])
 
 
 def batches(lessons, batch_size, rng):
-    """Endless batches: images, labels, two captions a bird and a prompt a value.
+    """Yield batches: images, labels, two captions per bird and a prompt per value.
 
-    The first of the captions names everything, the second some of it.
+    The first caption names every attribute, the second some of them.
     """
     rows, values = np.arange(batch_size), np.arange(len(VALUES))
     while True:

@@ -2,17 +2,17 @@
 
 python examples/toybirds/probe.py runs/clip
 
-A generator sees nothing of a caption but its embedding, and is taught by the embedding
-of its picture. What neither holds cannot be learnt. Five numbers an attribute, of birds
-of the test split:
+The generator sees only the embedding of a caption, and the similarity loss sees only
+the embedding of an image. Anything that these embeddings lack cannot be learnt. The
+table has the accuracy on the test split for each attribute:
 
-- chance;
-- sentence, linear: read off the embedding of a caption that names every attribute, by a
-  softmax regression that was fitted on captions of the training split;
-- sentence, MLP: likewise, by a hidden layer of 256;
-- image, prompts: how often the prompts that name its value ("a bird with a red crown")
-  are closer to an image than those that name another;
-- image, linear: read off the embedding of the image by a softmax regression.
+- chance: what guessing would give;
+- sentence, linear: a softmax regression on the embeddings of captions that name every
+  attribute, fitted on the training split;
+- sentence, MLP: the same with one hidden layer;
+- image, prompts: the prompts of one value ("a bird with a red crown") that are closest
+  to the embedding of the image;
+- image, linear: a softmax regression on the embeddings of images.
 """
 
 import json
@@ -33,8 +33,8 @@ CAPTIONS = 8000
 IMAGES = 4000
 HIDDEN = 256
 EPOCHS = 20
-GROUP = 250  # embedded at a time
-PROMPTS = 20  # a value
+GROUP = 250  # embedded at once
+PROMPTS = 20  # per value
 # The longest caption has 37 tokens.
 SEQUENCE_LENGTH = 40
 
@@ -45,14 +45,14 @@ COLUMNS = (
     "image, prompts",
     "image, linear",
 )
-# What GALIP asks of a CLIP, in the order of the columns. Colours, then the rest.
+# The gate for training a GALIP, in the order of the columns: colours, then the rest.
 COLORS = (0.0, 0.93, 0.97, 0.93, 0.95)
 COLORED = ("body", "wing", "crown", "belly", "beak_color")
 SHAPES = (0.0, 0.90, 0.90, 0.90, 0.90)
 
 
 def load_encoder(source):
-    """The CLIP and the preprocessor of a GALIP, or of a CLIP preset folder."""
+    """Load CLIP and preprocessor from a GALIP model or a CLIP preset folder."""
     config = Path(source, "config.json")
     if config.exists() and json.loads(config.read_text())["class_name"].startswith(
         "CLIP"
@@ -66,13 +66,13 @@ def load_encoder(source):
 
 
 def embed(inputs, function):
-    """Embeddings of captions or images as an array, not normalised."""
+    """Embed captions or images. Return an array, not normalised."""
     parts = [function(inputs[i : i + GROUP]) for i in range(0, len(inputs), GROUP)]
     return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
 
 
 def read(x, y, x_test, y_test, hidden=0):
-    """How often networks fitted on `x` and `y` are right, by attribute."""
+    """Fit a classifier for each attribute and return its accuracy on the test data."""
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-6
     inputs = keras.Input(x.shape[1:])
     outputs = {}
@@ -94,7 +94,7 @@ def unit(x):
 
 
 def by_prompts(embed_text, images, y):
-    """How often an image is closest to the prompts of its value, by attribute."""
+    """Classify images by their closest prompts. Return the accuracy per attribute."""
     right = {}
     for name, values in ATTRIBUTES.items():
         texts = [
@@ -109,7 +109,7 @@ def by_prompts(embed_text, images, y):
 
 
 def probe(clip, preprocessor, builder):
-    """The five numbers of each attribute."""
+    """Measure a CLIP. Return a list in the order of `COLUMNS` for each attribute."""
 
     def embed_text(texts):
         return embed(texts, lambda part: clip.embed_text(preprocessor(part)))
@@ -136,7 +136,7 @@ def probe(clip, preprocessor, builder):
 
 
 def shortcomings(results):
-    """What is below what GALIP asks for, in words."""
+    """Describe the results that do not pass the gate."""
     missed = []
     for name, row in results.items():
         if name == "background":
@@ -151,7 +151,7 @@ def shortcomings(results):
 
 
 def table(results):
-    """The results as rows of Markdown."""
+    """Format the results as a Markdown table."""
     lines = [f"| | {' | '.join(COLUMNS)} |", f"|---{'|---' * len(COLUMNS)}|"]
     for name, row in results.items():
         lines.append(f"| {name} | {' | '.join(f'{100 * x:.1f}' for x in row)} |")
@@ -160,7 +160,9 @@ def table(results):
 
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("source")
-@click.option("--json", "path", type=click.Path(path_type=Path), help="Written, too.")
+@click.option(
+    "--json", "path", type=click.Path(path_type=Path), help="Also write JSON."
+)
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 def main(source, path, data_dir, seed):

@@ -4,11 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-[ -d runs/clip ] || python examples/toybirds/clip.py --out runs/clip
-python examples/toybirds/probe.py runs/clip --json runs/probe.json
+# The CLIP lies beside this script until the model on it ships. Without it:
+# python examples/toybirds/clip.py --out examples/toybirds/clip
+python examples/toybirds/probe.py examples/toybirds/clip --json runs/probe.json
 [ -f galip_keras/presets/toybirds_classifier.weights.h5 ] ||
     python examples/toybirds/classifier.py
-galip train --dataset toybirds --preset galip_small --clip runs/clip \
+galip train --dataset toybirds --preset galip_small --clip examples/toybirds/clip \
     --steps 62500 --batch-size 16 --hard-mismatches 0.5 --average 10000 \
     --save-every 250 --sample-every 1250 --run runs/toybirds --resume
 python examples/toybirds/preset.py runs/toybirds

@@ -18,8 +18,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "clip": "clip_vit_base_patch32",
     },
     "galip_small": {
-        "description": "For images of 64 pixels, on a small CLIP of your own (`clip`). "
-        "The architecture of toybirds.",
+        "description": "For images of 64 pixels, on a small CLIP of your own (`clip`).",
         "clip": "random",
         "random_clip": {
             "image_size": 64,

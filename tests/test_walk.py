@@ -174,7 +174,7 @@ def test_without_a_home_and_without_a_network(tmp_path):
         "--data-dir", "data", cwd=tmp_path, **nowhere,
     )  # fmt: skip
     assert result.returncode == 1
-    assert "--clip FOLDER" in result.stderr.splitlines()[-1]
+    assert "CLIP preset as --clip" in result.stderr.splitlines()[-1]
 
 
 def test_a_path_with_spaces_and_accents(galip, less_to_compile, tmp_path):

@@ -66,7 +66,7 @@ class Scorer:
         Raises:
             ValueError: If it cannot be loaded.
         """
-        backbone, tokenizer = load_clip(preset)
+        backbone, tokenizer = load_clip(preset, argument="scorer")
         clip = FrozenCLIP(backbone, feature_layers=(0,), pixel_scaling="standard")
         preprocessor = GALIPTextToImagePreprocessor(tokenizer)
         return cls(preset, features.of_preset(clip, preset), clip, preprocessor)

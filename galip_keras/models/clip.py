@@ -251,13 +251,16 @@ def check_blocks(
 
 
 def load_clip(
-    source: str, dtype: str | keras.DTypePolicy | None = None
+    source: str,
+    dtype: str | keras.DTypePolicy | None = None,
+    argument: str = "clip",
 ) -> tuple[keras_hub.models.CLIPBackbone, keras_hub.tokenizers.CLIPTokenizer]:
     """Load a CLIP and its tokenizer.
 
     Args:
         source: string. A keras-hub preset, hub handle or preset folder of a CLIP.
         dtype: string or `keras.DTypePolicy`.
+        argument: string. Who named the source, to be named in the error.
 
     Returns:
         A tuple of `keras_hub.models.CLIPBackbone` and `keras_hub.models.CLIPTokenizer`.
@@ -269,8 +272,9 @@ def load_clip(
         backbone = keras_hub.models.CLIPBackbone.from_preset(source, dtype=dtype)
         tokenizer = keras_hub.models.CLIPTokenizer.from_preset(source)
     except Exception as error:
+        hint = ", or random for a smoke test" if argument == "clip" else ""
         raise ValueError(
             f"the CLIP {source!r} could not be loaded ({first_words(error)}): give the "
-            "folder of a keras-hub CLIP preset as `clip`, or random for a smoke test"
+            f"folder of a keras-hub CLIP preset as `{argument}`{hint}"
         ) from error
     return backbone, tokenizer

@@ -35,6 +35,8 @@ from collections.abc import Iterator
 
 import keras
 
+from galip_keras.backend.common import Shape, Tensor  # noqa: F401
+
 _BACKENDS = ("tensorflow", "jax", "torch")
 
 if keras.backend.backend() not in _BACKENDS:

@@ -1,9 +1,18 @@
 """Device functions that several backends share; `backend/__init__.py` lists them."""
 
 import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
+
+# The tensors of three backends and Keras' symbolic ones have no type in common.
+Tensor = Any
+# An axis of unknown size is None. `Any` lets layers compute with the known ones.
+Shape = tuple[int | Any, ...]
+# From a cotangent for each output, or None, to a gradient for each variable.
+Pull = Callable[[Sequence[Tensor | None]], Sequence[Tensor]]
 
 
 def join(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -29,7 +38,7 @@ def is_cpu() -> bool:
     return "cpu" in keras.distribution.list_devices()[0].lower()
 
 
-def roll(x):
+def roll(x: Tensor) -> Tensor:
     """Move the rows of a batch up by one, the first to the end."""
     return ops.roll(x, -1, axis=0)
 

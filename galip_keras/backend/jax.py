@@ -7,6 +7,8 @@ JAX differentiates functions of values, Keras layers read variables. In an open
 """
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import keras
@@ -15,6 +17,8 @@ from jax.experimental import multihost_utils
 
 from galip_keras.backend import common
 from galip_keras.backend.common import (  # noqa: F401
+    Pull,
+    Tensor,
     can_export,
     hide_gpus_from_tensorflow,
     is_cpu,
@@ -39,7 +43,9 @@ def _scope(variables, values):
         _open_scopes.pop()
 
 
-def run_step(model, step, state, data):
+def run_step(
+    model: keras.Model, step: Callable[[Any], Any], state: Any, data: Any
+) -> tuple[Any, Any]:
     """Run `step(data)` as a pure function. Return `logs, new state`."""
     groups = (
         model.trainable_variables,
@@ -63,13 +69,17 @@ def _by_values(fn, variables):
     return function
 
 
-def value_and_gradient(fn, variables):
+def value_and_gradient(
+    fn: Callable[[], tuple[Tensor, Any]], variables: Sequence[keras.Variable]
+) -> tuple[tuple[Tensor, Any], Sequence[Tensor]]:
     """`fn() -> (value, aux)`. Returns `(value, aux), gradients`."""
     function = jax.value_and_grad(_by_values(fn, variables), has_aux=True)
     return function([v.value for v in variables])
 
 
-def pullback(fn, variables):
+def pullback(
+    fn: Callable[[], tuple[Tensor, ...]], variables: Sequence[keras.Variable]
+) -> tuple[tuple[Tensor, ...], Pull]:
     """`fn() -> outputs` (a tuple). Returns `outputs, pull`.
 
     `pull(cotangents)` gives a gradient per variable, zeros where there is no path;
@@ -85,13 +95,19 @@ def pullback(fn, variables):
     return outputs, pull
 
 
-def value_and_input_gradient(fn, *inputs):
+def value_and_input_gradient(
+    fn: Callable[..., tuple[Tensor, Any]], *inputs: Tensor
+) -> tuple[tuple[Tensor, Any], Sequence[Tensor]]:
     """`fn(*inputs) -> (value, aux)`. Returns `(value, aux), gradients`."""
     function = jax.value_and_grad(fn, tuple(range(len(inputs))), has_aux=True)
     return function(*inputs)
 
 
-def apply(optimizer, gradients, variables):
+def apply(
+    optimizer: keras.optimizers.Optimizer,
+    gradients: Sequence[Tensor],
+    variables: Sequence[keras.Variable],
+) -> None:
     """One update of the variables by the optimizer."""
     state, values = ([v.value for v in vs] for vs in (optimizer.variables, variables))
     # A loss scale chooses between two updates. JAX wants both to be pure.
@@ -100,12 +116,12 @@ def apply(optimizer, gradients, variables):
         variable.assign(value)
 
 
-def supports_attention(dtype):
+def supports_attention(dtype: str) -> bool:
     """Whether Keras' attention works in a dtype on this device."""
     return dtype != "float16" or jax.default_backend() != "cpu"
 
 
-def should_jit(model, steps=0):
+def should_jit(model: keras.Model, steps: int = 0) -> bool:
     """Whether compiling saves more time than it takes."""
     return True
 
@@ -143,7 +159,7 @@ def highest(number: int) -> int:
 
 
 @contextlib.contextmanager
-def share(num_devices):
+def share(num_devices: int) -> Iterator[None]:
     """A context in which the devices of all processes share each batch."""
     names = _devices(num_devices)
     previous = keras.distribution.distribution()
@@ -170,5 +186,5 @@ def _devices(num_devices):
     return names
 
 
-def repeatable():
+def repeatable() -> None:
     """Do nothing: JAX repeats its numbers anyway."""

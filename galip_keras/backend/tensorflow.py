@@ -3,10 +3,17 @@
 `backend/__init__.py` says what the functions promise.
 """
 
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
 import tensorflow as tf
 
 from galip_keras.backend import common
 from galip_keras.backend.common import (  # noqa: F401
+    Pull,
+    Tensor,
     highest,
     is_cpu,
     join,
@@ -18,18 +25,22 @@ _LARGE = 1e7
 _MANY = 1000
 
 
-def run_step(model, step, data):
+def run_step(model: keras.Model, step: Callable[[Any], Any], data: Any) -> Any:
     """Run `step(data)`; TensorFlow variables carry their own state."""
     return step(data)
 
 
-def value_and_gradient(fn, variables):
+def value_and_gradient(
+    fn: Callable[[], tuple[Tensor, Any]], variables: Sequence[keras.Variable]
+) -> tuple[tuple[Tensor, Any], Sequence[Tensor]]:
     """`fn() -> (value, aux)`. Returns `(value, aux), gradients`."""
     (value, aux), pull = pullback(fn, variables)
     return (value, aux), pull((tf.ones_like(value), None))
 
 
-def pullback(fn, variables):
+def pullback(
+    fn: Callable[[], tuple[Tensor, ...]], variables: Sequence[keras.Variable]
+) -> tuple[tuple[Tensor, ...], Pull]:
     """`fn() -> outputs` (a tuple). Returns `outputs, pull`.
 
     `pull(cotangents)` gives a gradient per variable, zeros where there is no path;
@@ -53,7 +64,9 @@ def pullback(fn, variables):
     return outputs, pull
 
 
-def value_and_input_gradient(fn, *inputs):
+def value_and_input_gradient(
+    fn: Callable[..., tuple[Tensor, Any]], *inputs: Tensor
+) -> tuple[tuple[Tensor, Any], Sequence[Tensor]]:
     """`fn(*inputs) -> (value, aux)`. Returns `(value, aux), gradients`."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(inputs)
@@ -61,19 +74,23 @@ def value_and_input_gradient(fn, *inputs):
     return (value, aux), tape.gradient(value, inputs)
 
 
-def apply(optimizer, gradients, variables):
+def apply(
+    optimizer: keras.optimizers.Optimizer,
+    gradients: Sequence[Tensor],
+    variables: Sequence[keras.Variable],
+) -> None:
     """One update of the variables by the optimizer."""
     # Keras sums the gradients of the devices; the losses are means.
     count = tf.distribute.get_strategy().num_replicas_in_sync
     optimizer.apply([g / count for g in gradients], variables)
 
 
-def supports_attention(dtype):
+def supports_attention(dtype: str) -> bool:
     """Whether Keras' attention works in a dtype on this device."""
     return True
 
 
-def should_jit(model, steps=0):
+def should_jit(model: keras.Model, steps: int = 0) -> bool:
     """Whether XLA saves more time, in `steps` training steps, than compiling takes.
 
     Without `steps` the size of the model decides.
@@ -87,7 +104,7 @@ def should_jit(model, steps=0):
     return is_large or steps > _MANY or bool(tf.config.list_physical_devices("GPU"))
 
 
-def share(num_devices):
+def share(num_devices: int) -> contextlib.AbstractContextManager[None]:
     """A context in which devices of this machine share each batch."""
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
@@ -95,7 +112,7 @@ def share(num_devices):
     return tf.distribute.MirroredStrategy(devices[:num_devices]).scope()
 
 
-def roll(x):
+def roll(x: Tensor) -> Tensor:
     """Move the rows of a batch up by one, over all devices that share it."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -106,7 +123,7 @@ def roll(x):
     return tf.ensure_shape(rolled[first : first + rows], x.shape)
 
 
-def repeatable():
+def repeatable() -> None:
     """Make the ops deterministic."""
     tf.config.experimental.enable_op_determinism()
 

@@ -56,7 +56,7 @@ class FromTFDS(records.CaptionedImages):
     description = "Images and captions from a dataset of tensorflow-datasets."
 
     @classmethod
-    def configure(cls, name, source, **options):
+    def configure(cls, name: str, source: str, **options: Any) -> records.Config:
         if not _parse(source).name:
             raise ValueError(
                 "give the name of a dataset, as in tfds:NAME or "
@@ -114,7 +114,7 @@ class FromHub(records.CaptionedImages):
     description = "Images and captions from a dataset of Hugging Face's."
 
     @classmethod
-    def configure(cls, name, source, **options):
+    def configure(cls, name: str, source: str, **options: Any) -> records.Config:
         parsed = _parse(source)
         if not parsed.name:
             raise ValueError(

@@ -94,7 +94,7 @@ class Coco(records.CaptionedImages):
     url_infos = _DOWNLOADS
 
     @classmethod
-    def configure(cls, name, source, **options):
+    def configure(cls, name: str, source: str, **options: Any) -> records.Config:
         if not source:
             return super().configure("official", source, **options)
         folder = Path(source).expanduser().resolve()

@@ -15,6 +15,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
@@ -88,7 +89,7 @@ class Cub(records.CaptionedImages):
     _unpacked: tempfile.TemporaryDirectory | None = None
 
     @classmethod
-    def configure(cls, name, source, **options):
+    def configure(cls, name: str, source: str, **options: Any) -> records.Config:
         state = "official"
         if source:
             path = _existing(source, "give CUB_200_2011.tgz or its folder")
@@ -109,7 +110,7 @@ class Cub(records.CaptionedImages):
             return "official"
         return archives.state(path, Files(path).tables() if path.is_dir() else ())
 
-    def prepare(self, beam_runner=None):
+    def prepare(self, beam_runner: str | None = None) -> records.CaptionedImages:
         try:
             return super().prepare(beam_runner)
         finally:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from galip_keras.datasets import layouts, records
 
@@ -27,7 +28,7 @@ class Folder(records.CaptionedImages):
     description = "Images and captions from a folder."
 
     @classmethod
-    def configure(cls, name, source, **options):
+    def configure(cls, name: str, source: str, **options: Any) -> records.Config:
         if not source:
             raise ValueError("give the folder of your images, as in folder:PATH")
         root = Path(source).expanduser().resolve()

@@ -167,7 +167,7 @@ class _Member(tarfile.TarInfo):
     """
 
     @classmethod
-    def fromtarfile(cls, archive):
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
         try:
             return super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]

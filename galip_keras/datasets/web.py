@@ -46,7 +46,7 @@ class Web(records.CaptionedImages):
     license = "Images: their owners'. Captions: the terms of Google's dataset."
 
     @classmethod
-    def configure(cls, name, source, **options):
+    def configure(cls, name: str, source: str, **options: Any) -> records.Config:
         if not source:
             raise ValueError(
                 f"{name} is fetched with img2dataset and given as {name}:PATH: "

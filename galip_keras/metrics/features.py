@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
+from galip_keras.backend import Tensor
 from galip_keras.console import first_words
 from galip_keras.convert.pytorch import read_state
 from galip_keras.metrics import classifier, inception
@@ -142,7 +143,7 @@ class _Embedder(keras.Model):
         self.clip = clip
         self.built = True
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         return self.clip.extract_features_and_embed(images)[1]
 
 

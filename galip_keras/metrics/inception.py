@@ -7,9 +7,13 @@ Update Rule Converge to a Local Nash Equilibrium](https://arxiv.org/abs/1706.085
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers, ops
+
+from galip_keras.backend import Shape, Tensor
 
 SIZE = 299
 FEATURES = 2048
@@ -85,7 +89,7 @@ class _Builder:
             )
         return model
 
-    def block_a(self, x, name, pool_channels):
+    def block_a(self, x: Tensor, name: str, pool_channels: int) -> Tensor:
         return self.join(
             x,
             name,
@@ -99,7 +103,7 @@ class _Builder:
             pool=self.chain(self.average(x), name, [("branch_pool", pool_channels, 1)]),
         )
 
-    def block_b(self, x, name):
+    def block_b(self, x: Tensor, name: str) -> Tensor:
         return self.join(
             x,
             name,
@@ -112,7 +116,7 @@ class _Builder:
             pool=self.maximum(x, 2, "valid"),
         )
 
-    def block_c(self, x, name, channels):
+    def block_c(self, x: Tensor, name: str, channels: int) -> Tensor:
         return self.join(
             x,
             name,
@@ -132,7 +136,7 @@ class _Builder:
             pool=self.chain(self.average(x), name, [("branch_pool", 192, 1)]),
         )
 
-    def block_d(self, x, name):
+    def block_d(self, x: Tensor, name: str) -> Tensor:
         return self.join(
             x,
             name,
@@ -146,7 +150,7 @@ class _Builder:
             pool=self.maximum(x, 2, "valid"),
         )
 
-    def block_e(self, x, name, pooled):
+    def block_e(self, x: Tensor, name: str, pooled: Tensor) -> Tensor:
         narrow = self.chain(x, name, [("branch3x3_1", 384, 1)])
         double = [("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3)]
         double = self.chain(x, name, double)
@@ -159,31 +163,41 @@ class _Builder:
         first = self.chain(x, name, [("branch1x1", 320, 1)])
         return layers.Concatenate()([first, *forks, pool])
 
-    def join(self, x, name, *branches, pool):
+    def join(
+        self, x: Tensor, name: str, *branches: list[tuple], pool: Tensor
+    ) -> Tensor:
         outputs = [self.chain(x, name, branch) for branch in branches]
         return layers.Concatenate()([*outputs, pool])
 
-    def chain(self, x, block, convolutions):
+    def chain(self, x: Tensor, block: str, convolutions: list[tuple]) -> Tensor:
         for name, filters, kernel, *stride in convolutions:
             # Only the convolutions that stride come without padding.
             strides, padding = (stride[0], "valid") if stride else (1, "same")
             x = self.conv(x, f"{block}.{name}", filters, kernel, strides, padding)
         return x
 
-    def conv(self, x, name, filters, kernel, strides=1, padding="valid"):
+    def conv(
+        self,
+        x: Tensor,
+        name: str,
+        filters: int,
+        kernel: int | tuple[int, int],
+        strides: int = 1,
+        padding: str = "valid",
+    ) -> Tensor:
         layer = layers.Conv2D(
             filters, kernel, strides, padding, "channels_last", activation="relu"
         )
         self.convolutions.append((layer, name))
         return layer(x)
 
-    def average(self, x):
+    def average(self, x: Tensor) -> Tensor:
         return _Average(not self.is_torchvision)(x)
 
-    def maximum(self, x, strides=1, padding="same"):
+    def maximum(self, x: Tensor, strides: int = 1, padding: str = "same") -> Tensor:
         return layers.MaxPooling2D(3, strides, padding, "channels_last")(x)
 
-    def load(self, layer, name):
+    def load(self, layer: layers.Conv2D, name: str) -> None:
         def take(part, shape):
             value = self.state.pop(f"{name}.{part}", None)
             if value is None or value.shape != shape:
@@ -210,11 +224,11 @@ class _Builder:
 class _Average(layers.Layer):
     """The mean of 3x3 pixels, with or without the padding around the map."""
 
-    def __init__(self, leave_padding_out, **kwargs):
+    def __init__(self, leave_padding_out: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.leave_padding_out = leave_padding_out
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         padded = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
         x = ops.average_pool(padded, 3, 1, "valid", "channels_last")
         if not self.leave_padding_out:
@@ -226,5 +240,5 @@ class _Average(layers.Layer):
         factors = (height[:, None] * width[None])[None, :, :, None]
         return x * ops.convert_to_tensor(factors, x.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -4,7 +4,11 @@ Reference: [Differentiable Augmentation for Data-Efficient GAN Training](
 https://arxiv.org/abs/2006.10738).
 """
 
+from collections.abc import Callable, Sequence
+
 from keras import ops
+
+from galip_keras.backend import Tensor
 
 KINDS = ("color", "translation", "cutout")
 
@@ -12,7 +16,38 @@ KINDS = ("color", "translation", "cutout")
 NUM_RANDOM = 7
 
 
-def augment(images, numbers, kinds=KINDS):
+def check_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
+    """Return the kinds as a tuple, or raise a `ValueError` if one is unknown."""
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown:
+        raise ValueError(
+            f"`augmentation` must be from {', '.join(KINDS)}. "
+            f"Received: {', '.join(unknown)}"
+        )
+    return tuple(kinds)
+
+
+def augmenters(
+    numbers: Tensor, kinds: Sequence[str]
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """Build the functions that change real images and generated images.
+
+    Args:
+        numbers: tensor `(batch_size, 2, NUM_RANDOM)`, uniform in [0, 1), for each real
+            and each generated image.
+        kinds: sequence of strings from `KINDS`.
+
+    Returns:
+        A tuple of the function for real images and the one for generated images.
+    """
+
+    def augmenter(i):
+        return lambda images: augment(images, numbers[:, i], kinds)
+
+    return augmenter(0), augmenter(1)
+
+
+def augment(images: Tensor, numbers: Tensor, kinds: Sequence[str] = KINDS) -> Tensor:
     """Change colours, translate images and cut squares out of them.
 
     Gradients pass through. Uncovered and cut out places are grey, the middle of the

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from galip_keras.backend import Tensor
 from galip_keras.models.mate_g import MateG
 
 # The half-life is at most this part of the steps so far, which soon forgets the first.
@@ -19,7 +20,9 @@ def clone_frozen(generator: MateG) -> MateG:
     return clone
 
 
-def update_average(averaged: MateG, generator: MateG, step, half_life: float) -> None:
+def update_average(
+    averaged: MateG, generator: MateG, step: Tensor, half_life: float
+) -> None:
     """Move the weights of a frozen clone towards those of the generator.
 
     Args:

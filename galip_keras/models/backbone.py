@@ -1,5 +1,9 @@
 """GALIP as a keras-hub backbone: from token ids and noise to images."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras_hub.models import Backbone
 
@@ -8,6 +12,7 @@ from galip_keras.models.architectures import (
     build_generator,
     preset_folder,
 )
+from galip_keras.models.mate_g import MateG
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
@@ -41,7 +46,13 @@ class GALIPBackbone(Backbone):
         https://arxiv.org/abs/2301.12959)
     """
 
-    def __init__(self, generator, dtype=None, name=None, **kwargs):
+    def __init__(
+        self,
+        generator: MateG,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         # === Layers ===
         self.generator = generator
         self.clip = generator.clip
@@ -65,18 +76,20 @@ class GALIPBackbone(Backbone):
         """`(None, latent_dim)`, the shape of the noise."""
         return (None, self.generator.latent_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update({"generator": keras.layers.serialize(self.generator)})
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> GALIPBackbone:
         config = dict(config, generator=keras.layers.deserialize(config["generator"]))
         return super().from_config(config)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, **kwargs):
+    def from_preset(
+        cls, preset: str, load_weights: bool = True, **kwargs: Any
+    ) -> GALIPBackbone:
         """As in keras-hub, for the names in `BUNDLED` and `ARCHITECTURES` too."""
         if preset in ARCHITECTURES:
             generator, _ = build_generator(preset, **kwargs)

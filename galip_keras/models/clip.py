@@ -3,12 +3,16 @@
 No other module here uses the inner layers of keras-hub's CLIP.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import keras_hub
 from keras import ops
 
+from galip_keras.backend import Tensor
 from galip_keras.console import first_words
 from galip_keras.models.convolutions import nearest_resize
 
@@ -58,13 +62,13 @@ class FrozenCLIP(keras.layers.Layer):
 
     def __init__(
         self,
-        clip,
-        feature_layers=(1, 4, 8),
-        pixel_scaling="reference",
-        dtype=None,
-        name="clip",
-        **kwargs,
-    ):
+        clip: keras_hub.models.CLIPBackbone,
+        feature_layers: Sequence[int] = (1, 4, 8),
+        pixel_scaling: str = "reference",
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "clip",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=dtype or clip.dtype_policy, name=name, **kwargs)
         encoder = clip.vision_encoder
         if pixel_scaling not in _PIXEL_SCALING:
@@ -118,11 +122,11 @@ class FrozenCLIP(keras.layers.Layer):
         return self.clip.projection_dim
 
     @property
-    def text_variables(self):
+    def text_variables(self) -> list[keras.Variable]:
         """The variables that text embeddings depend on."""
         return [*self.clip.text_encoder.variables, *self.clip.text_projection.variables]
 
-    def embed_text(self, token_ids):
+    def embed_text(self, token_ids: Tensor) -> Tensor:
         """Embed texts: projected, but not normalized.
 
         Args:
@@ -133,7 +137,7 @@ class FrozenCLIP(keras.layers.Layer):
         """
         return ops.cast(self.clip.get_text_embeddings(token_ids), "float32")
 
-    def extract_features(self, images):
+    def extract_features(self, images: Tensor) -> Tensor:
         """Extract the tapped feature maps of images, without their class tokens.
 
         Args:
@@ -147,7 +151,7 @@ class FrozenCLIP(keras.layers.Layer):
         features, _ = self._encode(images, num_layers=max(self.feature_layers) + 1)
         return features
 
-    def extract_features_and_embed(self, images):
+    def extract_features_and_embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Extract the tapped feature maps of images and embed the images.
 
         Args:
@@ -163,7 +167,9 @@ class FrozenCLIP(keras.layers.Layer):
         embeddings = self.clip.vision_projection(class_token)
         return features, ops.cast(embeddings, "float32")
 
-    def transform_bridge(self, bridge, prompts, prompt_layers):
+    def transform_bridge(
+        self, bridge: Tensor, prompts: Tensor, prompt_layers: Sequence[int]
+    ) -> Tensor:
         """Run the vision transformer on a bridge feature in place of image patches.
 
         Args:
@@ -220,7 +226,7 @@ class FrozenCLIP(keras.layers.Layer):
         shape = (-1, self.grid_size, self.grid_size, self.hidden_dim)
         return ops.reshape(tokens[:, 1:], shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
             {
@@ -232,7 +238,7 @@ class FrozenCLIP(keras.layers.Layer):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> FrozenCLIP:
         config = dict(config, clip=keras.layers.deserialize(config["clip"]))
         return cls(**config)
 

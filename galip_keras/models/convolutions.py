@@ -1,12 +1,15 @@
 """Convolutions that do without most multiplications of the naive graph."""
 
 import math
+from typing import Any
 
 import keras
 from keras import layers, ops
 
+from galip_keras.backend import Shape, Tensor
 
-def fan_in_uniform():
+
+def fan_in_uniform() -> keras.initializers.Initializer:
     """The paper's initializer: uniform within 1 / sqrt(fan_in).
 
     Each layer needs a new one, since an initializer draws its seed only once.
@@ -14,7 +17,12 @@ def fan_in_uniform():
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
-def conv2d(filters, kernel_size, name, dtype=None):
+def conv2d(
+    filters: int,
+    kernel_size: int,
+    name: str,
+    dtype: str | keras.DTypePolicy | None = None,
+) -> layers.Conv2D:
     """A `keras.layers.Conv2D` with the settings that all networks share."""
     return layers.Conv2D(
         filters,
@@ -27,7 +35,7 @@ def conv2d(filters, kernel_size, name, dtype=None):
     )
 
 
-def nearest_resize(images, size):
+def nearest_resize(images: Tensor, size: int) -> Tensor:
     """Resize square maps by nearest neighbour, source index `floor(i * in / out)`.
 
     This is PyTorch's rule, on which the paper's weights depend. The backends' own
@@ -76,7 +84,7 @@ class ResizeConv2D(layers.Conv2D):
         A tensor `(batch_size, size, size, filters)`.
     """
 
-    def __init__(self, filters, size, **kwargs):
+    def __init__(self, filters: int, size: int, **kwargs: Any) -> None:
         super().__init__(
             filters,
             3,
@@ -87,7 +95,7 @@ class ResizeConv2D(layers.Conv2D):
         )
         self.size = size
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         if self.size < 1.5 * x.shape[1]:
             # There are too few copies to save anything.
             return super().call(nearest_resize(x, self.size))
@@ -115,10 +123,10 @@ class ResizeConv2D(layers.Conv2D):
         bottom = _spread(bottom, bottom_left, bottom_right, self.size, axis=2)
         return _spread(flat, top, bottom, self.size, axis=1) + self.bias
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.size, self.size, self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = layers.Layer.get_config(self)
         config.update({"filters": self.filters, "size": self.size})
         return config
@@ -183,7 +191,9 @@ class PatchConv2D(layers.Conv2D):
         A tensor `(batch_size, new_height, new_width, filters)`.
     """
 
-    def __init__(self, filters, kernel_size, padding="same", **kwargs):
+    def __init__(
+        self, filters: int, kernel_size: int, padding: str = "same", **kwargs: Any
+    ) -> None:
         super().__init__(
             filters,
             kernel_size,
@@ -194,7 +204,7 @@ class PatchConv2D(layers.Conv2D):
             **kwargs,
         )
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         if self.compute_dtype == "float32":
             return super().call(x)
         size = self.kernel_size[0]
@@ -209,7 +219,7 @@ class PatchConv2D(layers.Conv2D):
         kernel = ops.reshape(self.kernel, (-1, self.filters))
         return ops.matmul(ops.concatenate(patches, axis=-1), kernel)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = layers.Layer.get_config(self)
         config.update(
             {

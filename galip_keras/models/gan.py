@@ -1,13 +1,22 @@
 """The training of GALIP as a Keras model: `fit` trains Mate-G against Mate-D."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from galip_keras import backend
+from galip_keras.backend import Tensor
 from galip_keras.models import augmentation as augmentations
 from galip_keras.models import losses
 from galip_keras.models.average import clone_frozen, update_average
+from galip_keras.models.clip import FrozenCLIP
 from galip_keras.models.mate_d import MateD
+from galip_keras.models.mate_g import MateG
 from galip_keras.models.optimizers import (
     AdversarialOptimizer,
     adam,
@@ -15,15 +24,6 @@ from galip_keras.models.optimizers import (
     unscaled_norm,
 )
 
-_LOSSES = (
-    "d_real",
-    "d_mismatch",
-    "d_fake",
-    "gradient_penalty",
-    "g_adversarial",
-    "similarity",
-    "out_of_range",
-)
 _GRADIENT_NORMS = ("d_gradient_norm", "g_gradient_norm")
 
 
@@ -87,17 +87,17 @@ class GALIP(keras.Model):
 
     def __init__(
         self,
-        generator,
-        discriminator=None,
-        average=False,
-        similarity_weight=4.0,
-        penalty_weight=2.0,
-        range_weight=0.0,
-        augmentation=(),
-        seed=0,
-        name="galip",
-        **kwargs,
-    ):
+        generator: MateG,
+        discriminator: MateD | None = None,
+        average: bool = False,
+        similarity_weight: float = 4.0,
+        penalty_weight: float = 2.0,
+        range_weight: float = 0.0,
+        augmentation: Sequence[str] = (),
+        seed: int = 0,
+        name: str = "galip",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=name, **kwargs)
 
         # === Layers ===
@@ -108,7 +108,7 @@ class GALIP(keras.Model):
         self.averaged_generator = clone_frozen(generator) if average else None
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.trackers = [
-            keras.metrics.Mean(name=name) for name in (*_LOSSES, *_GRADIENT_NORMS)
+            keras.metrics.Mean(name=name) for name in (*losses.TERMS, *_GRADIENT_NORMS)
         ]
 
         # === Weights ===
@@ -122,30 +122,30 @@ class GALIP(keras.Model):
         self.similarity_weight = similarity_weight
         self.penalty_weight = penalty_weight
         self.range_weight = range_weight
-        self.augmentation = _check_augmentation(augmentation)
+        self.augmentation = augmentations.check_kinds(augmentation)
         self.seed = seed
 
     jit_compile = backend.jit_compile
 
     @property
-    def clip(self):
+    def clip(self) -> FrozenCLIP:
         """The `galip_keras.FrozenCLIP` that both networks share."""
         return self.generator.clip
 
-    def call(self, inputs):
+    def call(self, inputs: dict[str, Tensor]) -> Tensor:
         text_embeddings = self.clip.embed_text(inputs["token_ids"])
         return self.generator(inputs["noise"], text_embeddings)
 
     def compile(
         self,
-        generator_optimizer=None,
-        discriminator_optimizer=None,
-        average_half_life=1000,
-        run_eagerly=False,
-        jit_compile="auto",
-        auto_scale_loss=True,
-        **kwargs,
-    ):
+        generator_optimizer: keras.optimizers.Optimizer | None = None,
+        discriminator_optimizer: keras.optimizers.Optimizer | None = None,
+        average_half_life: float = 1000,
+        run_eagerly: bool = False,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+        **kwargs: Any,
+    ) -> None:
         """Configure training.
 
         Args:
@@ -183,7 +183,7 @@ class GALIP(keras.Model):
         )
         optimizer.build(self.trainable_variables)
 
-    def train_step(self, *args):
+    def train_step(self, *args: Any) -> Any:
         return backend.run_step(self, self._train_step, *args)
 
     def _train_step(self, data):
@@ -249,13 +249,7 @@ class GALIP(keras.Model):
         if numbers is None:
             shape = (batch_size, 2, augmentations.NUM_RANDOM)
             numbers = keras.random.uniform(shape, seed=self.seed_generator)
-
-        def augmenter(i):
-            return lambda images: augmentations.augment(
-                images, numbers[:, i], self.augmentation
-            )
-
-        return augmenter(0), augmenter(1)
+        return augmentations.augmenters(numbers, self.augmentation)
 
     def _update_discriminator(self, *inputs):
         optimizer = self.optimizer.discriminator
@@ -284,8 +278,12 @@ class GALIP(keras.Model):
         return {**terms, "g_gradient_norm": norm}
 
     def discriminator_loss(
-        self, real_features, fake_features, text_embeddings, mismatched=None
-    ):
+        self,
+        real_features: Tensor,
+        fake_features: Tensor,
+        text_embeddings: Tensor,
+        mismatched: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the discriminator's loss and its terms.
 
         Args:
@@ -324,8 +322,12 @@ class GALIP(keras.Model):
         return d_real + (d_mismatch + d_fake) / 2 + penalty, terms
 
     def generator_loss(
-        self, fake_features, fake_embeddings, text_embeddings, out_of_range=0.0
-    ):
+        self,
+        fake_features: Tensor,
+        fake_embeddings: Tensor,
+        text_embeddings: Tensor,
+        out_of_range: Tensor = 0.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the generator's loss and its terms.
 
         Args:
@@ -348,13 +350,20 @@ class GALIP(keras.Model):
         loss = g_adversarial - self.similarity_weight * similarity
         return loss + self.range_weight * out_of_range, terms
 
-    def save_weights(self, filepath, overwrite=True, **kwargs):
+    def save_weights(
+        self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any
+    ) -> None:
         """As in Keras, with both optimizers and without the frozen CLIP."""
         keras.saving.save_weights(
             self, filepath, overwrite, objects_to_skip=self._frozen_layers(), **kwargs
         )
 
-    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+    def load_weights(
+        self,
+        filepath: str | os.PathLike[str],
+        skip_mismatch: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """As in Keras, from a file that `save_weights` wrote."""
         keras.saving.load_weights(
             self,
@@ -367,7 +376,7 @@ class GALIP(keras.Model):
     def _frozen_layers(self):
         return list(self.clip._flatten_layers())
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "generator": keras.layers.serialize(self.generator),
             "discriminator": keras.layers.serialize(self.discriminator),
@@ -381,19 +390,11 @@ class GALIP(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> GALIP:
         networks = {
             name: keras.layers.deserialize(config[name])
             for name in ("generator", "discriminator")
         }
         return cls(**{**config, **networks})
-
-
-def _check_augmentation(kinds):
-    unknown = sorted(set(kinds) - set(augmentations.KINDS))
-    if unknown:
-        raise ValueError(
-            f"`augmentation` must be from {', '.join(augmentations.KINDS)}. "
-            f"Received: {', '.join(unknown)}"
-        )
-    return tuple(kinds)

@@ -4,9 +4,12 @@ Reference: [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
 https://arxiv.org/abs/2301.12959), figures 3 and 4.
 """
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
+from galip_keras.backend import Shape, Tensor
 from galip_keras.models.convolutions import (
     PatchConv2D,
     ResizeConv2D,
@@ -18,7 +21,7 @@ from galip_keras.models.convolutions import (
 LEAKY_SLOPE = 0.2
 
 
-def leaky_relu(x):
+def leaky_relu(x: Tensor) -> Tensor:
     return ops.leaky_relu(x, negative_slope=LEAKY_SLOPE)
 
 
@@ -45,7 +48,7 @@ class DeepFusion(layers.Layer):
     # Stacked in this order: scale and shift of the first affine, then of the second.
     num_perceptrons = 4
 
-    def build(self, x_shape, condition_shape):
+    def build(self, x_shape: Shape, condition_shape: Shape) -> None:
         channels = x_shape[-1]
         self.hidden_kernel = self.add_weight(
             shape=(condition_shape[-1], self.num_perceptrons * channels),
@@ -68,7 +71,7 @@ class DeepFusion(layers.Layer):
             name="output_bias",
         )
 
-    def call(self, x, condition):
+    def call(self, x: Tensor, condition: Tensor) -> Tensor:
         channels = x.shape[-1]
         hidden = ops.relu(ops.matmul(condition, self.hidden_kernel) + self.hidden_bias)
         hidden = ops.reshape(hidden, (-1, self.num_perceptrons, channels))
@@ -77,7 +80,7 @@ class DeepFusion(layers.Layer):
         x = leaky_relu(x * affines[:, 0] + affines[:, 1])
         return leaky_relu(x * affines[:, 2] + affines[:, 3])
 
-    def compute_output_shape(self, x_shape, condition_shape):
+    def compute_output_shape(self, x_shape: Shape, condition_shape: Shape) -> Shape:
         return x_shape
 
 
@@ -101,11 +104,11 @@ class FusionBlock(layers.Layer):
         A tensor of the shape of `x`.
     """
 
-    def __init__(self, hidden_channels, **kwargs):
+    def __init__(self, hidden_channels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.hidden_channels = hidden_channels
 
-    def build(self, x_shape, condition_shape):
+    def build(self, x_shape: Shape, condition_shape: Shape) -> None:
         dtype = self.dtype_policy
         hidden_shape = (*x_shape[:-1], self.hidden_channels)
         self.conv_1 = conv2d(self.hidden_channels, 3, "conv_1", dtype=dtype)
@@ -117,14 +120,14 @@ class FusionBlock(layers.Layer):
         self.fusion_2 = DeepFusion(dtype=dtype, name="fusion_2")
         self.fusion_2.build(x_shape, condition_shape)
 
-    def call(self, x, condition):
+    def call(self, x: Tensor, condition: Tensor) -> Tensor:
         residual = self.fusion_1(self.conv_1(x), condition)
         return x + self.fusion_2(self.conv_2(residual), condition)
 
-    def compute_output_shape(self, x_shape, condition_shape):
+    def compute_output_shape(self, x_shape: Shape, condition_shape: Shape) -> Shape:
         return x_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update({"hidden_channels": self.hidden_channels})
         return config
@@ -150,12 +153,12 @@ class GeneratorBlock(layers.Layer):
         A tensor `(batch_size, size, size, filters)`.
     """
 
-    def __init__(self, filters, size, **kwargs):
+    def __init__(self, filters: int, size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.size = size
 
-    def build(self, x_shape, condition_shape):
+    def build(self, x_shape: Shape, condition_shape: Shape) -> None:
         dtype = self.dtype_policy
         output_shape = self.compute_output_shape(x_shape, condition_shape)
         self.fusion_1 = DeepFusion(dtype=dtype, name="fusion_1")
@@ -171,16 +174,16 @@ class GeneratorBlock(layers.Layer):
             self.shortcut = conv2d(self.filters, 1, "shortcut", dtype=dtype)
             self.shortcut.build(x_shape)
 
-    def call(self, x, condition):
+    def call(self, x: Tensor, condition: Tensor) -> Tensor:
         residual = self.conv_1(self.fusion_1(x, condition))
         residual = self.conv_2(self.fusion_2(residual, condition))
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return nearest_resize(shortcut, self.size) + residual
 
-    def compute_output_shape(self, x_shape, condition_shape):
+    def compute_output_shape(self, x_shape: Shape, condition_shape: Shape) -> Shape:
         return (x_shape[0], self.size, self.size, self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update({"filters": self.filters, "size": self.size})
         return config
@@ -206,13 +209,19 @@ class DiscriminatorBlock(layers.Layer):
         A tensor `(batch_size, height, width, filters)`.
     """
 
-    def __init__(self, filters, use_features, initial_scale=0.0, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        use_features: bool,
+        initial_scale: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.use_features = use_features
         self.initial_scale = initial_scale
 
-    def build(self, x_shape, next_features_shape=None):
+    def build(self, x_shape: Shape, next_features_shape: Shape | None = None) -> None:
         dtype = self.dtype_policy
         hidden_shape = (*x_shape[:-1], self.filters)
         self.conv_1 = PatchConv2D(self.filters, 3, dtype=dtype, name="conv_1")
@@ -228,16 +237,18 @@ class DiscriminatorBlock(layers.Layer):
         if self.use_features:
             self.beta = self.add_weight(shape=(), initializer=start, name="beta")
 
-    def call(self, x, next_features=None):
+    def call(self, x: Tensor, next_features: Tensor | None = None) -> Tensor:
         residual = leaky_relu(self.conv_2(leaky_relu(self.conv_1(x))))
         x = x if self.shortcut is None else self.shortcut(x)
         x = x + self.gamma * residual
         return x + self.beta * next_features if self.use_features else x
 
-    def compute_output_shape(self, x_shape, next_features_shape=None):
+    def compute_output_shape(
+        self, x_shape: Shape, next_features_shape: Shape | None = None
+    ) -> Shape:
         return (*x_shape[:-1], self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
             {

@@ -4,20 +4,35 @@ Reference: [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
 https://arxiv.org/abs/2301.12959), section 3.4.
 """
 
+from collections.abc import Sequence
+
 from keras import ops
 
+from galip_keras.backend import Tensor
 
-def hinge_real(logits):
+# The names of the terms, in the order of the reports.
+TERMS = (
+    "d_real",
+    "d_mismatch",
+    "d_fake",
+    "gradient_penalty",
+    "g_adversarial",
+    "similarity",
+    "out_of_range",
+)
+
+
+def hinge_real(logits: Tensor) -> Tensor:
     """Hinge loss of logits `(batch_size, 1)` that should be above 1."""
     return ops.mean(ops.relu(1.0 - logits))
 
 
-def hinge_fake(logits):
+def hinge_fake(logits: Tensor) -> Tensor:
     """Hinge loss of logits `(batch_size, 1)` that should be below -1."""
     return ops.mean(ops.relu(1.0 + logits))
 
 
-def matching_aware_penalty(gradients, weight=2.0):
+def matching_aware_penalty(gradients: Sequence[Tensor], weight: float = 2.0) -> Tensor:
     """Matching-aware gradient penalty (MA-GP): the sixth power of the gradient's norm.
 
     Args:
@@ -38,19 +53,19 @@ def matching_aware_penalty(gradients, weight=2.0):
     return weight * ops.mean(squared_norm**3)
 
 
-def clip_similarity(image_embeddings, text_embeddings):
+def clip_similarity(image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
     """Mean cosine similarity of two batches `(batch_size, embedding_dim)`."""
     image_embeddings = ops.normalize(image_embeddings, axis=-1, epsilon=1e-8)
     text_embeddings = ops.normalize(text_embeddings, axis=-1, epsilon=1e-8)
     return ops.mean(ops.sum(image_embeddings * text_embeddings, axis=-1))
 
 
-def range_penalty(images):
+def range_penalty(images: Tensor) -> Tensor:
     """Mean squared distance of pixels to [-1, 1], for images of any shape."""
     return ops.mean(ops.square(ops.relu(ops.abs(images) - 1.0)))
 
 
-def global_norm(gradients):
+def global_norm(gradients: Sequence[Tensor]) -> Tensor:
     """The L2 norm of all gradients together, a float32 scalar."""
     squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients]
     return ops.sqrt(sum(squares))

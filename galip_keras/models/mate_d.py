@@ -4,9 +4,15 @@ Reference: [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
 https://arxiv.org/abs/2301.12959), section 3.2.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
+from galip_keras.backend import Shape, Tensor
+from galip_keras.models.clip import FrozenCLIP
 from galip_keras.models.convolutions import PatchConv2D
 from galip_keras.models.layers import DiscriminatorBlock, leaky_relu
 
@@ -64,15 +70,15 @@ class MateD(keras.Model):
 
     def __init__(
         self,
-        features_shape,
-        embedding_dim,
-        extractor_channels=None,
-        head_channels=128,
-        initial_scale=0.0,
-        dtype=None,
-        name="mate_d",
-        **kwargs,
-    ):
+        features_shape: tuple[int, int, int, int],
+        embedding_dim: int,
+        extractor_channels: int | None = None,
+        head_channels: int = 128,
+        initial_scale: float = 0.0,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str = "mate_d",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=dtype, name=name, **kwargs)
         num_taps, grid_size, _, hidden_dim = features_shape
         if num_taps < 1 or grid_size < 2:
@@ -83,7 +89,7 @@ class MateD(keras.Model):
         extractor_channels = extractor_channels or min(512, hidden_dim)
 
         # === Layers ===
-        options = {"initial_scale": initial_scale, "dtype": dtype}
+        options: dict[str, Any] = {"initial_scale": initial_scale, "dtype": dtype}
         self.tap_blocks = [
             DiscriminatorBlock(hidden_dim, True, name=f"tap_block_{i}", **options)
             for i in range(num_taps - 1)
@@ -120,12 +126,12 @@ class MateD(keras.Model):
         self.initial_scale = initial_scale
 
     @classmethod
-    def for_clip(cls, clip, **kwargs):
+    def for_clip(cls, clip: FrozenCLIP, **kwargs: Any) -> MateD:
         """Build the discriminator that fits a `galip_keras.FrozenCLIP`."""
         grid = (clip.grid_size, clip.grid_size, clip.hidden_dim)
         return cls((len(clip.feature_layers), *grid), clip.embedding_dim, **kwargs)
 
-    def extract(self, features):
+    def extract(self, features: Tensor) -> Tensor:
         """Extract one feature map from the tapped ones.
 
         Args:
@@ -140,7 +146,7 @@ class MateD(keras.Model):
             x = block(x, features[:, i + 1])
         return self.narrow_block(x)
 
-    def match(self, extracted, text_embeddings):
+    def match(self, extracted: Tensor, text_embeddings: Tensor) -> Tensor:
         """Judge how well extracted features match text embeddings.
 
         Args:
@@ -156,13 +162,15 @@ class MateD(keras.Model):
         x = self.head_conv_2(leaky_relu(self.head_conv_1(x)))
         return ops.cast(ops.mean(x, axis=(1, 2)), "float32")
 
-    def call(self, features, text_embeddings):
+    def call(self, features: Tensor, text_embeddings: Tensor) -> Tensor:
         return self.match(self.extract(features), text_embeddings)
 
-    def compute_output_shape(self, features_shape, text_embeddings_shape):
+    def compute_output_shape(
+        self, features_shape: Shape, text_embeddings_shape: Shape
+    ) -> Shape:
         return (features_shape[0], 1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "features_shape": self.features_shape,
             "embedding_dim": self.embedding_dim,

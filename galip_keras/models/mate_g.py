@@ -4,12 +4,17 @@ Reference: [GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis](
 https://arxiv.org/abs/2301.12959), section 3.3.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import layers, ops
 
-from galip_keras.models.clip import check_blocks
+from galip_keras.backend import Shape, Tensor
+from galip_keras.models.clip import FrozenCLIP, check_blocks
 from galip_keras.models.convolutions import conv2d, fan_in_uniform
 from galip_keras.models.layers import FusionBlock, GeneratorBlock, leaky_relu
 
@@ -43,14 +48,21 @@ class BridgeFeaturePredictor(layers.Layer):
     ```
     """
 
-    def __init__(self, grid_size, hidden_dim, base_channels=64, num_blocks=4, **kwargs):
+    def __init__(
+        self,
+        grid_size: int,
+        hidden_dim: int,
+        base_channels: int = 64,
+        num_blocks: int = 4,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.grid_size = grid_size
         self.hidden_dim = hidden_dim
         self.base_channels = base_channels
         self.num_blocks = num_blocks
 
-    def build(self, noise_shape, condition_shape):
+    def build(self, noise_shape: Shape, condition_shape: Shape) -> None:
         dtype = self.dtype_policy
         self.code = layers.Dense(
             self.grid_size**2 * self.base_channels,
@@ -69,17 +81,17 @@ class BridgeFeaturePredictor(layers.Layer):
         self.conv = conv2d(self.hidden_dim, 5, "conv", dtype=dtype)
         self.conv.build(map_shape)
 
-    def call(self, noise, condition):
+    def call(self, noise: Tensor, condition: Tensor) -> Tensor:
         shape = (-1, self.grid_size, self.grid_size, self.base_channels)
         x = ops.reshape(self.code(noise), shape)
         for block in self.fusion_blocks:
             x = block(x, condition)
         return self.conv(x)
 
-    def compute_output_shape(self, noise_shape, condition_shape):
+    def compute_output_shape(self, noise_shape: Shape, condition_shape: Shape) -> Shape:
         return (noise_shape[0], self.grid_size, self.grid_size, self.hidden_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
             {
@@ -115,12 +127,12 @@ class PromptPredictor(layers.Layer):
     ```
     """
 
-    def __init__(self, num_prompts, hidden_dim, **kwargs):
+    def __init__(self, num_prompts: int, hidden_dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_prompts = num_prompts
         self.hidden_dim = hidden_dim
 
-    def build(self, condition_shape):
+    def build(self, condition_shape: Shape) -> None:
         self.dense = layers.Dense(
             self.num_prompts * self.hidden_dim,
             kernel_initializer=fan_in_uniform(),
@@ -129,14 +141,14 @@ class PromptPredictor(layers.Layer):
         )
         self.dense.build(condition_shape)
 
-    def call(self, condition):
+    def call(self, condition: Tensor) -> Tensor:
         shape = (-1, self.num_prompts, self.hidden_dim)
         return ops.reshape(self.dense(condition), shape)
 
-    def compute_output_shape(self, condition_shape):
+    def compute_output_shape(self, condition_shape: Shape) -> Shape:
         return (condition_shape[0], self.num_prompts, self.hidden_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update({"num_prompts": self.num_prompts, "hidden_dim": self.hidden_dim})
         return config
@@ -196,17 +208,17 @@ class MateG(keras.Model):
 
     def __init__(
         self,
-        clip,
-        image_size=None,
-        latent_dim=100,
-        base_channels=64,
-        bridge_channels=64,
-        prompt_layers=(1, 2, 3, 4, 5, 6, 7, 8),
-        bridge_scale=0.1,
-        dtype=None,
-        name="mate_g",
-        **kwargs,
-    ):
+        clip: FrozenCLIP,
+        image_size: int | None = None,
+        latent_dim: int = 100,
+        base_channels: int = 64,
+        bridge_channels: int = 64,
+        prompt_layers: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 8),
+        bridge_scale: float = 0.1,
+        dtype: str | keras.DTypePolicy | None = None,
+        name: str | None = "mate_g",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=dtype, name=name, **kwargs)
         image_size = clip.image_size if image_size is None else image_size
         check_blocks("prompt_layers", prompt_layers, clip.num_layers)
@@ -244,7 +256,7 @@ class MateG(keras.Model):
         if self.prompt_predictor is not None:
             self.prompt_predictor.build(condition_shape)
         self.conv.build((None, clip.grid_size, clip.grid_size, clip.hidden_dim))
-        shape = (None, clip.grid_size, clip.grid_size, channels[0])
+        shape: Shape = (None, clip.grid_size, clip.grid_size, channels[0])
         for block in self.generator_blocks:
             block.build(shape, condition_shape)
             shape = block.compute_output_shape(shape, condition_shape)
@@ -264,7 +276,7 @@ class MateG(keras.Model):
         """Number of parts with a condition: the bridge and the generator blocks."""
         return 1 + len(self.generator_blocks)
 
-    def call(self, noise, text_embeddings):
+    def call(self, noise: Tensor, text_embeddings: Tensor) -> Tensor:
         condition, *conditions = self._conditions(noise, text_embeddings)
         bridge = self.bridge_predictor(noise, condition)
         prompts = self.prompt_predictor and self.prompt_predictor(condition)
@@ -289,10 +301,12 @@ class MateG(keras.Model):
             for i in range(self.num_conditions)
         ]
 
-    def compute_output_shape(self, noise_shape, text_embeddings_shape):
+    def compute_output_shape(
+        self, noise_shape: Shape, text_embeddings_shape: Shape
+    ) -> Shape:
         return (noise_shape[0], self.image_size, self.image_size, 3)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "clip": keras.layers.serialize(self.clip),
             "image_size": self.image_size,
@@ -306,7 +320,9 @@ class MateG(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> MateG:
         config = dict(config, clip=keras.layers.deserialize(config["clip"]))
         return cls(**config)
 

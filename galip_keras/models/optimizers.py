@@ -1,7 +1,11 @@
 """The optimizers of the two networks."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
+from galip_keras.backend import Tensor
 from galip_keras.models import losses
 
 
@@ -18,7 +22,12 @@ class AdversarialOptimizer(keras.optimizers.MultiOptimizer):
             discriminator's.
     """
 
-    def __init__(self, generator, discriminator, generator_variables):
+    def __init__(
+        self,
+        generator: keras.optimizers.Optimizer,
+        discriminator: keras.optimizers.Optimizer,
+        generator_variables: Sequence[keras.Variable],
+    ) -> None:
         super().__init__({"generator": generator, "discriminator": discriminator})
         self.generator = generator
         self.discriminator = discriminator
@@ -26,13 +35,13 @@ class AdversarialOptimizer(keras.optimizers.MultiOptimizer):
 
     # `MultiOptimizer` refuses optimizers that scale the loss, because it never calls
     # `scale_loss`. The training step does.
-    def build(self, var_list):
+    def build(self, var_list: Sequence[keras.Variable]) -> None:
         if not self.built:
             for optimizer, variables in self._by_optimizer(var_list):
                 optimizer.build(variables)
             keras.optimizers.Optimizer.build(self, var_list)
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         for optimizer, variables in self._by_optimizer(var_list):
             optimizer.finalize_variable_values(variables)
 
@@ -42,14 +51,17 @@ class AdversarialOptimizer(keras.optimizers.MultiOptimizer):
         return (self.generator, owned), (self.discriminator, others)
 
     # Savers visit the two optimizers as well, which save these variables already.
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         pass
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         pass
 
 
-def adam(learning_rate, **kwargs):
+def adam(
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    **kwargs: Any,
+) -> keras.optimizers.Adam:
     """Adam with the paper's betas.
 
     Args:
@@ -64,12 +76,16 @@ def adam(learning_rate, **kwargs):
     )
 
 
-def unscaled_norm(gradients, optimizer):
+def unscaled_norm(
+    gradients: Sequence[Tensor], optimizer: keras.optimizers.Optimizer
+) -> Tensor:
     """The norm of gradients of a loss that the optimizer has scaled."""
     return losses.global_norm(gradients) / optimizer.scale_loss(1.0)
 
 
-def scale_losses(optimizer):
+def scale_losses(
+    optimizer: keras.optimizers.Optimizer,
+) -> keras.optimizers.LossScaleOptimizer:
     """Wrap an optimizer in a `LossScaleOptimizer`, unless it is one."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer

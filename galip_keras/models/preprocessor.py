@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import keras_hub
 from keras_hub.models import TextToImagePreprocessor
 
+from galip_keras.backend import Tensor
 from galip_keras.models.backbone import GALIPBackbone
 from galip_keras.models.prompts import clean
 
@@ -42,7 +44,12 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
     backbone_cls = GALIPBackbone
     tokenizer_cls = keras_hub.tokenizers.CLIPTokenizer
 
-    def __init__(self, tokenizer, sequence_length=77, **kwargs):
+    def __init__(
+        self,
+        tokenizer: keras_hub.tokenizers.CLIPTokenizer,
+        sequence_length: int = 77,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
 
         # === Layers ===
@@ -54,15 +61,15 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
         # === Config ===
         self.sequence_length = sequence_length
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.built = True
 
-    def call(self, x, y=None, sample_weight=None):
+    def call(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         x = {"prompts": clean(x), "images": None}
         x = self.clip_preprocessor(x)["token_ids"]
         return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
-    def generate_preprocess(self, x):
+    def generate_preprocess(self, x: Any) -> Tensor:
         return self(x)
 
     def unknown_words(self, prompts: Sequence[str]) -> list[str]:
@@ -81,7 +88,7 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
         words = list(dict.fromkeys(words))
         return [word for word in words if len(self.tokenizer(word)) > 1]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
             {

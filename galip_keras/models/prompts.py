@@ -1,6 +1,7 @@
 """Clean prompts and captions as OpenAI's CLIP does, before its tokenizer."""
 
 import html
+from typing import Any
 
 import ftfy
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{Z}\p{L}\p{N}]+"
 
 
-def clean(texts):
+def clean(texts: Any) -> Any:
     """Fix encodings, resolve HTML entities, lower case and join white space.
 
     Args:

@@ -1,6 +1,7 @@
 """CLIPs of random weights, and their tokenizers."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import keras_hub
@@ -95,13 +96,13 @@ def _randomize(model, rng):
         weight.assign(scale * rng.standard_normal(weight.shape, dtype="float32"))
 
 
-def byte_tokenizer():
+def byte_tokenizer() -> keras_hub.models.CLIPTokenizer:
     """A `keras_hub.models.CLIPTokenizer` whose vocabulary is the single bytes."""
     # keras-hub's tokenizer needs a merge: the most common pair of English.
     return byte_pair_tokenizer(["t h"])
 
 
-def byte_pair_tokenizer(merges):
+def byte_pair_tokenizer(merges: Sequence[str]) -> keras_hub.models.CLIPTokenizer:
     """A `keras_hub.models.CLIPTokenizer` of byte-pair merges, ids in OpenAI's order."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     words = [*alphabet, *(a + "</w>" for a in alphabet)]

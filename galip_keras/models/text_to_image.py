@@ -1,13 +1,18 @@
 """GALIP as a keras-hub task: from prompts to images."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 from keras_hub.models import TextToImage
+from numpy.typing import ArrayLike
 
 from galip_keras import backend
+from galip_keras.backend import Tensor
 from galip_keras.models.architectures import (
     ARCHITECTURES,
     build_generator,
@@ -46,24 +51,31 @@ class GALIPTextToImage(TextToImage):
     backbone_cls = GALIPBackbone
     preprocessor_cls = GALIPTextToImagePreprocessor
 
-    def __init__(self, backbone, preprocessor=None, **kwargs):
+    def __init__(
+        self,
+        backbone: GALIPBackbone,
+        preprocessor: GALIPTextToImagePreprocessor | None = None,
+        **kwargs: Any,
+    ) -> None:
         # === Layers ===
         self.backbone = backbone
-        self.preprocessor = preprocessor
+        self.preprocessor: Any = preprocessor
 
         # === Functional Model ===
         super().__init__(inputs=backbone.input, outputs=backbone.output, **kwargs)
         self.jit_compile = backend.should_jit(backbone.generator)
         # Methods of models that are built on first use. The models themselves would be
         # sublayers for Keras, and saved.
-        self._embed = None
-        self._decode = {}
+        self._embed: Any = None
+        self._decode: dict[tuple[int, ...], Any] = {}
 
     jit_compile = backend.jit_compile
     support_negative_prompts = False
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, **kwargs):
+    def from_preset(
+        cls, preset: str, load_weights: bool = True, **kwargs: Any
+    ) -> GALIPTextToImage:
         """As in keras-hub, for the names in `BUNDLED` and `ARCHITECTURES` too."""
         if preset in ARCHITECTURES:
             return build(preset, **kwargs)
@@ -74,7 +86,7 @@ class GALIPTextToImage(TextToImage):
         """Size of the noise of an image."""
         return self.backbone.generator.latent_dim
 
-    def embed(self, inputs) -> np.ndarray:
+    def embed(self, inputs: Any) -> np.ndarray:
         """Embed prompts by CLIP's text encoder.
 
         Args:
@@ -89,7 +101,7 @@ class GALIPTextToImage(TextToImage):
             self._embed = text_encoder(self.backbone.clip).predict_on_batch
         return self._embed(np.asarray(inputs))
 
-    def decode(self, noise, text_embeddings) -> np.ndarray:
+    def decode(self, noise: ArrayLike, text_embeddings: ArrayLike) -> np.ndarray:
         """Make images from noise and text embeddings.
 
         Args:
@@ -110,13 +122,13 @@ class GALIPTextToImage(TextToImage):
         images = self._decode[shape](arrays)
         return self._normalize_generate_outputs([images], False)
 
-    def generate_step(self, latents, token_ids):
+    def generate_step(self, latents: Tensor, token_ids: Tensor) -> Tensor:
         """Make float images from noise and token ids, as keras-hub calls it."""
         return self.backbone({"token_ids": token_ids, "noise": latents})
 
     def generate(
         self,
-        inputs,
+        inputs: Any,
         seed: int | Sequence[int] | None = None,
         truncation: float = 1.0,
     ) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from galip_keras import backend
+from galip_keras.backend import Tensor
 from galip_keras.models import losses
 from galip_keras.models.average import clone_frozen
 from galip_keras.models.noise import noise
@@ -108,11 +109,11 @@ class _Descent(keras.Model):
         self.tracker = keras.metrics.Mean(name="loss")
         self.built = True
 
-    def draw(self):
+    def draw(self) -> Tensor:
         # The sums turn weights into tensors.
         return self.generator(self.noise + 0.0, self.text + 0.0)
 
-    def similarity(self, images):
+    def similarity(self, images: Tensor) -> Tensor:
         """How alike CLIP finds the image of this point and other images."""
         return self._similarity(self.draw(), images)
 
@@ -121,7 +122,7 @@ class _Descent(keras.Model):
         embeddings = [clip.extract_features_and_embed(x)[1] for x in (fake, images)]
         return losses.clip_similarity(*embeddings)
 
-    def train_step(self, *args):
+    def train_step(self, *args: Any) -> Any:
         return backend.run_step(self, self._train_step, *args)
 
     def _train_step(self, data):

@@ -145,8 +145,8 @@ async def _warm_up(app, batcher, sizes):
 
 
 class _Metrics:
-    def __init__(self, registry):
-        options = {"registry": registry}
+    def __init__(self, registry: prometheus_client.CollectorRegistry) -> None:
+        options: dict[str, Any] = {"registry": registry}
         self._requests = prometheus_client.Counter(
             "galip_requests", "Requests.", ["route", "status"], **options
         )
@@ -168,11 +168,11 @@ class _Metrics:
             "galip_queue_pictures", "Images that wait.", **options
         )
 
-    def request(self, route, status, seconds):
+    def request(self, route: str, status: int, seconds: float) -> None:
         self._requests.labels(route, status).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def batch(self, count, seconds):
+    def batch(self, count: int, seconds: float) -> None:
         self._images.inc(count)
         self._batches.observe(count)
         self._drawing.observe(seconds)

@@ -41,7 +41,7 @@ def _body_of(schema):
     return {"requestBody": {"required": True, "content": content}}
 
 
-def describe(document):
+def describe(document: dict[str, Any]) -> None:
     """Add to an OpenAPI document the schemas of bodies, in place."""
     models: list[tuple[Any, Literal["validation"]]] = [
         (model, "validation") for model in (schemas.Predict, schemas.Generation)
@@ -50,19 +50,21 @@ def describe(document):
     document["components"]["schemas"].update(found["$defs"])
 
 
+# FastAPI makes a schema of an annotated result, unless `response_model` is None.
+
 # === Health ===
 
 health = APIRouter(tags=["health"], responses=_errors(schemas.Error))
 
 
-@health.get("/healthz", response_class=PlainTextResponse)
-def healthz():
+@health.get("/healthz", response_class=PlainTextResponse, response_model=None)
+def healthz() -> str:
     """Whether the process is alive."""
     return "ok"
 
 
-@health.get("/readyz", response_class=PlainTextResponse)
-def readyz(request: Request):
+@health.get("/readyz", response_class=PlainTextResponse, response_model=None)
+def readyz(request: Request) -> str:
     """Whether the model is loaded and warm."""
     if not request.app.state.is_ready:
         raise busy("the model is not ready")
@@ -70,7 +72,7 @@ def readyz(request: Request):
 
 
 @health.get("/metrics", response_class=PlainTextResponse)
-def prometheus(request: Request):
+def prometheus(request: Request) -> Response:
     """Metrics for Prometheus."""
     text = prometheus_client.generate_latest(request.app.state.registry)
     return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
@@ -79,7 +81,7 @@ def prometheus(request: Request):
 # === TensorFlow Serving's REST ===
 
 
-def tensorflow(name):
+def tensorflow(name: str) -> APIRouter:
     """The routes of a model, as TensorFlow Serving has them."""
     router = APIRouter(tags=["TensorFlow Serving"], responses=_errors(schemas.Error))
     base = f"/v1/models/{name}"
@@ -146,8 +148,8 @@ def _base64(content):
 images = APIRouter(tags=["images"], responses=_errors(schemas.Error))
 
 
-@images.get("/v1/models")
-def models(service: Service = _WithService):
+@images.get("/v1/models", response_model=None)
+def models(service: Service = _WithService) -> dict[str, Any]:
     """The one model, as OpenAI's API lists models."""
     model = {"id": service.name, "object": "model", "created": 0, "owned_by": "galip"}
     return {"object": "list", "data": [model]}
@@ -155,10 +157,13 @@ def models(service: Service = _WithService):
 
 @images.post(
     "/v1/images/generations",
+    response_model=None,
     openapi_extra=_body_of("Generation"),
     responses=_errors(schemas.OpenAIError),
 )
-async def generations(request: Request, service: Service = _WithService):
+async def generations(
+    request: Request, service: Service = _WithService
+) -> dict[str, Any]:
     """Draw images from a prompt, in the format of OpenAI's images API."""
     asked = await service.read(request, schemas.Generation)
     seed = random.randrange(2**32) if asked.seed is None else asked.seed
@@ -192,7 +197,7 @@ async def image(
     seed: _Seed = 0,
     truncation: _Truncation = 1.0,
     service: Service = _WithService,
-):
+) -> Response:
     """Draw one image, as a PNG file."""
     return await _answer(service, Job(prompt, seed, truncation))
 
@@ -208,7 +213,7 @@ async def interpolation(
     seed: _Seed = 0,
     truncation: _Truncation = 1.0,
     service: Service = _WithService,
-):
+) -> Response:
     """Draw an image between two prompts: weight 0 is `prompt`, 1 is `other`."""
     return await _answer(service, Job(prompt, seed, truncation, other, weight))
 
@@ -216,6 +221,6 @@ async def interpolation(
 page = APIRouter(include_in_schema=False)
 
 
-@page.get("/", response_class=HTMLResponse)
-def show_page():
+@page.get("/", response_class=HTMLResponse, response_model=None)
+def show_page() -> str:
     return Path(__file__).with_name("page.html").read_text("utf-8")

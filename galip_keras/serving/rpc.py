@@ -1,6 +1,7 @@
 """TensorFlow Serving's gRPC: Predict, for clients of `tensorflow-serving-api`."""
 
 import contextlib
+from collections.abc import AsyncIterator
 
 import grpc
 import tensorflow as tf
@@ -8,7 +9,13 @@ from tensorflow_serving.apis import predict_pb2
 
 from galip_keras.serving import schemas
 from galip_keras.serving.batching import Job
-from galip_keras.serving.service import Refusal, check_key, log_failure, refusing
+from galip_keras.serving.service import (
+    Refusal,
+    Service,
+    check_key,
+    log_failure,
+    refusing,
+)
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -21,7 +28,9 @@ _DTYPES = {"prompt": tf.string, "seed": tf.int64}
 
 
 @contextlib.asynccontextmanager
-async def serving(service, address, api_key=None):
+async def serving(
+    service: Service, address: str, api_key: str | None = None
+) -> AsyncIterator[None]:
     """Serve while the context lasts, and answer pending requests before it ends.
 
     Args:

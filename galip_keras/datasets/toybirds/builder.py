@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from galip_keras.datasets import records
 from galip_keras.datasets.jpeg import encode
@@ -31,7 +32,7 @@ class Toybirds(records.CaptionedImages):
     license = "Apache License 2.0"
 
     @classmethod
-    def configure(cls, name, source, **options):
+    def configure(cls, name: str, source: str, **options: Any) -> records.Config:
         if source:
             raise ValueError(f"toybirds have no source: leave out {source}")
         return super().configure(name, source, **options)

@@ -177,6 +177,29 @@ def long_signatures(tree):
             yield f"{node.name} has {count} parameters"
 
 
+def missing_annotations(tree):
+    """Public functions and methods with a parameter or a result without a type."""
+    for node in tree.body:
+        is_special = getattr(node, "name", "").startswith("__")
+        if getattr(node, "name", "_").startswith("_") and not is_special:
+            continue
+        if isinstance(node, ast.ClassDef):
+            yield from missing_annotations(node)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            every = node.args
+            names = [*every.posonlyargs, *every.args, *every.kwonlyargs]
+            names += [x for x in (every.vararg, every.kwarg) if x is not None]
+            if isinstance(tree, ast.ClassDef) and not is_static(node):
+                names = names[1:]
+            untyped = [x.arg for x in names if x.annotation is None]
+            untyped += ["return"] if node.returns is None else []
+            yield from (f"{node.name}: no type of {name}" for name in untyped)
+
+
+def is_static(node):
+    return any(ast.unparse(x) == "staticmethod" for x in node.decorator_list)
+
+
 def check(rule, path):
     assert list(rule(ast.parse(path.read_text()))) == []
 
@@ -206,6 +229,11 @@ def test_branches_on_the_backend_are_in_backend_alone(path):
         check(backend_branches, path)
 
 
+@PACKAGE
+def test_everything_public_has_types(path):
+    check(missing_annotations, path)
+
+
 @EVERYWHERE
 def test_functions_take_few_parameters(path):
     check(long_signatures, path)
@@ -228,6 +256,10 @@ def test_files_are_short(path):
         (backend_branches, "from keras.backend import backend; backend() in x"),
         (backend_branches, 'os.environ["KERAS_BACKEND"] == "jax"'),
         (long_signatures, "def f(a, b, c, d, e, *, f, g, h, i): pass"),
+        (missing_annotations, "def f(a, b: int) -> int: pass"),
+        (missing_annotations, "async def f(*, a: int, **kwargs) -> int: pass"),
+        (missing_annotations, "class A:\n    def __init__(self, a: int): pass"),
+        (missing_annotations, "class A:\n    def f(self, *args) -> int: pass"),
     ],
 )
 def test_a_broken_rule_is_noticed(rule, source):
@@ -242,6 +274,9 @@ def test_a_broken_rule_is_noticed(rule, source):
         (backend_branches, 'facts = {"backend": keras.backend.backend()}'),
         (long_signatures, "def __init__(self, a, b, c, d, e, f, g, h, i): pass"),
         (long_signatures, "@click.command()\ndef x(a, b, c, d, e, f, g, h, i): pass"),
+        (missing_annotations, "def f(a: int) -> int:\n    def inner(b): pass"),
+        (missing_annotations, "class A:\n    def f(self, a: int) -> int: pass"),
+        (missing_annotations, "class _A:\n    def f(self, a): pass"),
     ],
 )
 def test_what_the_rules_allow(rule, source):

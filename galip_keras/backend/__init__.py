@@ -64,8 +64,6 @@ repeatable = _verbs.repeatable
 can_export = _verbs.can_export
 hide_gpus_from_tensorflow = _verbs.hide_gpus_from_tensorflow
 
-# The name of this package's device functions in earlier versions.
-
 
 def is_main() -> bool:
     """Whether this is the process that writes files."""

@@ -15,7 +15,6 @@ from keras import ops
 from galip_keras import backend, metrics
 from galip_keras.files import write_text
 from galip_keras.images import image_grid
-from galip_keras.metrics.evaluator import Evaluator
 from galip_keras.models.gan import GALIP
 from galip_keras.models.text_encoder import embed_texts, text_encoder
 from galip_keras.models.text_to_image import GALIPTextToImage
@@ -24,6 +23,7 @@ from galip_keras.training.journal import Journal
 from galip_keras.training.progress import training_step
 
 if TYPE_CHECKING:
+    from galip_keras.metrics.evaluator import Evaluator
     from galip_keras.metrics.image_sets import ImageSet
     from galip_keras.training.plan import Plan
 
@@ -233,7 +233,9 @@ class Evaluation(EverySteps):
             model: a `galip_keras.GALIPTextToImage`, as for `Samples`.
             journal: a `galip_keras.training.journal.Journal`.
         """
+        # They read records by TensorFlow, which training itself can do without.
         from galip_keras.metrics import image_sets
+        from galip_keras.metrics.evaluator import Evaluator
 
         config, builder = plan.config, plan.builder
         assert config.evaluate_every is not None

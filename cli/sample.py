@@ -166,7 +166,7 @@ def sample(
         click.echo(f"{there} of {len(outputs)} files were there.", err=True)
     files, rows = [], []
     with _progress(sampler.count(bulk.missing)) as bar:
-        for written in bulk.write(bar.update):
+        for written in bulk.write(bar.update, reread=grid):
             files.append(written[:2])
             if grid:
                 rows.append(written.images)

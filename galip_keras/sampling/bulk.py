@@ -21,12 +21,13 @@ class Written(NamedTuple):
     Attributes:
         path: `pathlib.Path`.
         facts: dict of plain values. How its images were made.
-        images: uint8 array `(num_seeds, image_size, image_size, 3)`.
+        images: uint8 array `(num_seeds, image_size, image_size, 3)`, or None for a file
+            that was there and was not read again.
     """
 
     path: Path
     facts: dict[str, Any]
-    images: np.ndarray
+    images: np.ndarray | None
 
 
 class Bulk:
@@ -93,11 +94,14 @@ class Bulk:
         name = output.name(self.facts.get("plus", ()), self.facts.get("minus", ()))
         return self.folder / f"{name}{FORMATS[self.file_format][0]}"
 
-    def write(self, progress: Callable[[int], Any]) -> Iterator[Written]:
+    def write(
+        self, progress: Callable[[int], Any], reread: bool = False
+    ) -> Iterator[Written]:
         """Draw what is missing, and write each file as soon as it is complete.
 
         Args:
             progress: callable. Told how many images were drawn, after each batch.
+            reread: bool. Whether to read the images of files that were there.
 
         Yields:
             A `Written` for each output, in order, those that were there included.
@@ -106,7 +110,9 @@ class Bulk:
         for output in self.outputs:
             path, facts = self.path(output), self.finished.get(output)
             if facts is not None:
-                yield Written(path, facts, image_files.cut_sheet(path, output.columns))
+                columns = output.columns
+                images = image_files.cut_sheet(path, columns) if reread else None
+                yield Written(path, facts, images)
                 continue
             result = next(drawn)
             facts = {**self._asked(output), **_chosen(result), "version": __version__}

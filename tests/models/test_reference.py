@@ -5,14 +5,13 @@ import types
 
 import keras
 import numpy as np
+import published
 import pytest
 import reference
-import tiny
 from keras.ops import convert_to_numpy
 
-from galip_keras import GALIP, FrozenCLIP, MateG, backend
+from galip_keras import GALIP, backend
 from galip_keras.convert import galip as convert
-from galip_keras.models.random_clip import random_clip
 
 pytestmark = pytest.mark.full_size
 
@@ -29,39 +28,12 @@ ADAM = {
 }
 
 
-# The sizes of OpenAI's CLIP besides ViT-B/32.
-PUBLISHED = {
-    "ViT-B/16": {"patch_size": 16},
-    "ViT-L/14": {
-        "patch_size": 14,
-        "hidden_dim": 1024,
-        "num_layers": 24,
-        "num_heads": 16,
-        "embedding_dim": 768,
-        "text_hidden_dim": 768,
-        "text_num_heads": 12,
-    },
-}
-
-
-def train_one_step(name):
-    """Train one step on a CLIP of a published size."""
-    clip = FrozenCLIP(random_clip(**PUBLISHED[name])[0])
-    gan = GALIP(MateG(clip))
-    gan.compile(run_eagerly=True)
-    before = convert_to_numpy(gan.generator.to_rgb.kernel).copy()
-    data = tiny.batch(2, image_size=256, noise=False)
-    history = gan.fit(data, batch_size=2, verbose=0).history
-    after = convert_to_numpy(gan.generator.to_rgb.kernel)
-    return gan.generator.image_size, history, np.array_equal(before, after)
-
-
 @pytest.mark.backend("tensorflow")
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", published.CLIPS)
 def test_published_clips_build_and_train_one_step(name):
     # A child process frees the memory at its end.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        image_size, history, is_same = pool.apply(train_one_step, (name,))
+        image_size, history, is_same = pool.apply(published.train_one_step, (name,))
     assert image_size == 224
     assert all(np.isfinite(values).all() for values in history.values())
     assert not is_same

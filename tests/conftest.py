@@ -12,6 +12,7 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import extras
 import keras
 import pytest
 from drawn import draw_circles
@@ -84,6 +85,9 @@ def hubs(monkeypatch, tmp_path):
 
 
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if not {"slow", "full_size"} & item.keywords.keys():
+            item.add_marker("fast")
     # Start with the slowest tests. All full-size tests are in one module, since no
     # process gives the memory of these models back, and two would not fit.
     markers = ("full_size", "slow")
@@ -91,6 +95,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_setup(item):
+    for marker in item.iter_markers("extra"):
+        extras.need(*marker.args)
     for marker in item.iter_markers("backend"):
         if keras.backend.backend() not in marker.args:
-            pytest.skip(f"runs on {', '.join(marker.args)} only")
+            (backend, *_) = marker.args
+            pytest.skip(
+                f"runs on {' and '.join(marker.args)}: "
+                f'pip install "galip-keras[{backend}]" and KERAS_BACKEND={backend}'
+            )

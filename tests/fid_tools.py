@@ -4,6 +4,7 @@ import importlib
 import sys
 from unittest import mock
 
+import extras
 import pytest
 
 _PARTS = ("", ".datasets", ".models", ".transforms", ".transforms.functional")
@@ -14,11 +15,11 @@ def load(name):
 
     They import torchvision for features that no test here uses.
     """
-    pytest.importorskip("torch")
+    extras.need("torch", "torch")
     with pytest.MonkeyPatch.context() as patch:
         for part in _PARTS:
             patch.setitem(sys.modules, f"torchvision{part}", mock.MagicMock())
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError:
-            pytest.skip(f"needs pip install --no-deps {name.partition('.')[0]}")
+            extras.without_torchvision(name.partition(".")[0])

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import click
+import extras
 import keras
 import numpy as np
 import pytest
@@ -153,8 +154,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_the_site_is_built_without_a_warning(tmp_path):
-    pytest.importorskip("mkdocs")
-    pytest.importorskip("mkdocstrings")
+    extras.need("dev", "mkdocs", "mkdocstrings")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -181,15 +181,15 @@ def test_a_notebook_uses_public_names_and_has_run(notebook):
 @pytest.mark.backend("tensorflow")
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook, tmp_path, monkeypatch):
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
+    nbclient = extras.need("dev", "ipykernel", "nbclient")
+    import nbformat
+
     folder = tmp_path / "notebooks"
     folder.mkdir()
     shutil.copy(notebook, folder)
     if notebook.stem == "released_weights":
         # Files with the layout of the authors'.
-        authors = pytest.importorskip("authors")
+        authors = extras.need("torch", "authors")
         clip_state = authors.state(authors.clip_shapes(), 0)
         authors.write(folder, authors.checkpoint(clip_state), clip_state)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))

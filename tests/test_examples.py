@@ -4,6 +4,7 @@ import pathlib
 import sys
 
 import child
+import extras
 import numpy as np
 import pytest
 import tiny
@@ -85,7 +86,7 @@ def test_batches_are_the_same_after_a_resume(gpu, packed):
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_training_on_jax_without_tensorflow(packed, gpu):
-    pytest.importorskip("jax")
+    extras.need("jax", "jax")
     for steps in (2, 3):
         arguments = ["train", packed / "data.npz", packed / "run", "--steps", steps]
         child.run(

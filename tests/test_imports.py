@@ -41,6 +41,17 @@ LAZY = {
 }
 
 
+# Test modules with a model that CI runs on TensorFlow alone.
+ONE_BACKEND = {
+    "export/test_writers.py": "TensorFlow exports, whatever trained the model",
+    "models/test_prompts.py": "token ids come from the tokenizer",
+    "presets/test_push.py": "files go to a hub and come back",
+    "serving/test_service.py": "the service draws from a model that is made elsewhere",
+    "test_examples.py": "they start processes on the backend that they are about",
+    "training/test_config.py": "it needs the architectures' names alone",
+}
+
+
 def floor_of(package):
     (number,) = (i for i, floor in enumerate(FLOORS) if package in floor)
     return number
@@ -125,6 +136,26 @@ COMMAND = re.compile(
 )
 MOST_PARAMETERS = 8
 MOST_LINES = 400
+
+
+def needs_a_model(path):
+    """Whether a test module imports the backend or a model, or a helper that does."""
+    helpers = {path.stem: path for path in (ROOT / "tests").glob("*.py")}
+    return any(
+        (name in helpers and needs_a_model(helpers[name]))
+        or name.startswith(("galip_keras.backend", "galip_keras.models"))
+        or re.fullmatch(r"galip_keras\.(GALIP|Mate|FrozenCLIP)\w*", name)
+        for name, _ in imports(path)
+    )
+
+
+def test_ci_runs_every_test_of_a_model_on_every_backend():
+    left_out = {
+        path.relative_to(ROOT / "tests").as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if needs_a_model(path) and "mark.every_backend" not in path.read_text()
+    }
+    assert left_out == ONE_BACKEND.keys()
 
 
 def texts(tree):

@@ -9,6 +9,7 @@ import tarfile
 import venv
 import zipfile
 
+import extras
 import pytest
 
 import galip_keras
@@ -27,7 +28,7 @@ def run(*command, **options):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    pytest.importorskip("build")
+    extras.need("dev", "build")
     # Build from a copy, since building leaves folders behind.
     folder = tmp_path_factory.mktemp("source") / "main"
     left_out = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info", "site")
@@ -59,7 +60,7 @@ def test_they_hold_the_package_and_no_tests(built):
 
 
 def test_twine_finds_nothing(built):
-    pytest.importorskip("twine")
+    extras.need("dev", "twine")
     result = run(sys.executable, "-m", "twine", "check", "--strict", *built)
     assert result.stdout.count("PASSED") == 2
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import extras
 import pytest
 from service import free_port, served
 
@@ -73,7 +74,7 @@ def push(command, galip, hubs):
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_every_shell_command_and_the_python_example(folder, galip, hubs, monkeypatch):
-    authors = pytest.importorskip("authors")
+    authors = extras.need("torch", "authors")
     clip_state = authors.state(authors.clip_shapes(), 0)
     authors.write(folder, authors.checkpoint(clip_state), clip_state)
     monkeypatch.chdir(folder)

@@ -97,3 +97,27 @@ def batch(size=4, seed=1, image_size=32, noise=True):
 def values(variables):
     """Copy the values of variables to arrays."""
     return [convert_to_numpy(v).copy() for v in variables]
+
+
+def shared(make):
+    """Return a fixture that makes a model once and resets it for each test.
+
+    Compiling the training step takes far longer than the step.
+
+    Args:
+        make: function without arguments that returns a compiled `GALIP`.
+    """
+    kept = []
+
+    @pytest.fixture
+    def model():
+        if not kept:
+            made = make()
+            variables = [*made.variables, *made.optimizer.variables]
+            kept.append((made, variables, values(variables)))
+        made, variables, initial = kept[0]
+        for variable, value in zip(variables, initial):
+            variable.assign(value)
+        return made
+
+    return model

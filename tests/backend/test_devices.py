@@ -32,7 +32,11 @@ with backend.use(count) as is_shared:
 np.savez(path, *weights, **{k: v for k, v in losses.items() if "norm" not in k})
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.backend("tensorflow", "jax")]
+pytestmark = [
+    pytest.mark.every_backend,
+    pytest.mark.slow,
+    pytest.mark.backend("tensorflow", "jax"),
+]
 
 
 def two_steps(count, path):

@@ -16,6 +16,8 @@ from galip_cli.main import galip as group
 from galip_cli.quiet import quiet_imports
 from galip_keras import GALIPTextToImage
 
+pytestmark = pytest.mark.every_backend
+
 GALIP = [sys.executable, "-m", "galip_cli.main"]
 
 
@@ -187,6 +189,7 @@ def test_exit_codes_of_training(galip, tmp_path):
 
 # Each of these processes starts and compiles. In one process, tests/training resumes
 # on every backend.
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_interrupted_training_resumes(galip, tmp_path):
     dataset = f"folder:{draw_circles(tmp_path / 'circles')}"

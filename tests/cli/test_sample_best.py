@@ -17,7 +17,7 @@ from galip_keras.sampling.latent import combine
 # What does not depend on the backend.
 once = pytest.mark.backend("tensorflow")
 
-pytestmark = pytest.mark.usefixtures("loaded_once")
+pytestmark = [pytest.mark.every_backend, pytest.mark.usefixtures("loaded_once")]
 
 
 def own_scores(network, images, text):

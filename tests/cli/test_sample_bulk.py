@@ -19,7 +19,7 @@ from galip_keras import GALIPTextToImage
 # What does not depend on the backend.
 once = pytest.mark.backend("tensorflow")
 
-pytestmark = pytest.mark.usefixtures("loaded_once")
+pytestmark = [pytest.mark.every_backend, pytest.mark.usefixtures("loaded_once")]
 
 
 @pytest.mark.parametrize(

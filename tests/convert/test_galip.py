@@ -6,6 +6,7 @@ import os
 import pickle
 import zipfile
 
+import extras
 import numpy as np
 import pytest
 import tokenizers
@@ -19,9 +20,11 @@ from galip_keras.models.clip import load_clip
 from galip_keras.models.text_to_image import build
 from galip_keras.presets import card, precision
 
-torch = pytest.importorskip("torch")
-torchscript = pytest.importorskip("torchscript")
-authors = pytest.importorskip("authors")
+torch = extras.need("torch", "torch")
+torchscript = extras.need("torch", "torchscript")
+authors = extras.need("torch", "authors")
+
+pytestmark = [pytest.mark.every_backend, pytest.mark.extra("torch", "torch")]
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,13 @@ import json
 import pathlib
 
 import child
+import extras
 import numpy as np
 import pytest
 import reference
 
-torch = pytest.importorskip("torch")
-torchscript = pytest.importorskip("torchscript")
+torch = extras.need("torch", "torch")
+torchscript = extras.need("torch", "torchscript")
 
 # Files and weights do not depend on the backend. test_reference.py checks that the
 # networks compute the same on every backend.

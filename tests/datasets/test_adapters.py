@@ -243,9 +243,13 @@ def test_tfds_that_is_not_available(tmp_path):
 # Hugging Face's
 
 
+hugging_face = pytest.mark.extra("hf", "datasets")
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     return datasets
 
@@ -258,6 +262,7 @@ def image_folder(folder, rows):
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
+@hugging_face
 @pytest.mark.skipif(not EMOJI.exists(), reason="needs the emoji dataset")
 def test_hub_with_emoji(hub, tmp_path):
     folder = tmp_path / "emoji"
@@ -281,6 +286,7 @@ def test_hub_with_emoji(hub, tmp_path):
     assert image[152, 152].min() < 250
 
 
+@hugging_face
 def test_hub_changed_folder_is_prepared_again(hub, tmp_path):
     rows = [{"file_name": "a.png", "text": "a"}, {"file_name": "b.png", "text": "b"}]
     image_folder(tmp_path / "birds", rows)
@@ -293,6 +299,7 @@ def test_hub_changed_folder_is_prepared_again(hub, tmp_path):
     assert is_red(builder)
 
 
+@hugging_face
 def test_hub_keys(hub, tmp_path):
     rows = [{"file_name": "a.png", "title": "a title", "text": "a text"}]
     image_folder(tmp_path / "a:b", rows)
@@ -305,6 +312,7 @@ def test_hub_keys(hub, tmp_path):
     assert "has no image photo" in refusal(f"hf:{tmp_path / 'a:b'}:photo,", tmp_path)
 
 
+@hugging_face
 def test_hub_parquet_with_gaps(hub, tmp_path):
     Image.fromarray(RED).save(tmp_path / "a.png")
     image = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
@@ -331,6 +339,7 @@ def test_hub_parquet_with_gaps(hub, tmp_path):
     }
 
 
+@hugging_face
 def test_hub_unclear_columns(hub, tmp_path):
     image_folder(tmp_path / "silent", [{"file_name": "a.png", "number": 1}])
     assert "silent has no text" in refusal(f"hf:{tmp_path / 'silent'}", tmp_path)
@@ -339,12 +348,14 @@ def test_hub_unclear_columns(hub, tmp_path):
     assert "named has no obvious text" in line
 
 
+@hugging_face
 def test_hub_without_training_data(hub, tmp_path):
     image_folder(tmp_path / "birds" / "test", [{"file_name": "a.png", "text": "a"}])
     line = refusal(f"hf:{tmp_path / 'birds'}", tmp_path)
     assert line.endswith("birds has no train split, only test")
 
 
+@hugging_face
 def test_hub_runs_no_code(hub, tmp_path):
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / "evil.py").write_text(
@@ -354,6 +365,7 @@ def test_hub_runs_no_code(hub, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@hugging_face
 def test_hub_that_cannot_be_reached(hub, tmp_path, monkeypatch):
     def load_dataset(name):
         raise ConnectionError(f"cannot reach {name}\nand a long explanation")

@@ -341,5 +341,6 @@ def test_no_network(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_training_on_it(train, tmp_path):
     train(f"coco:{zips(tmp_path / 'coco')}")

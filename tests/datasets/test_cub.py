@@ -637,11 +637,13 @@ def test_no_network(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_training_on_it(train, tmp_path):
     archive = tgz(tmp_path)
     assert f"Data: {cub.NOTE}\n" in train(f"cub:{archive}")
 
 
+@pytest.mark.slow
 def test_training_on_it_with_captions(train, tmp_path):
     archive = tgz(tmp_path)
     captions = WRITE["zip"](tmp_path, text_files("birds/text/"))

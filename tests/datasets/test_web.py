@@ -461,8 +461,8 @@ def on_beam(folder, **kwargs):
     )
 
 
+@pytest.mark.extra("beam", "apache_beam")
 def test_beam_makes_the_same_records(folder):
-    pytest.importorskip("apache_beam")
     good = [
         [m for n in range(s, s + 3) for m in sample(str(n), "a" * 1001)]
         for s in (0, 3, 6)
@@ -486,8 +486,8 @@ def test_beam_makes_the_same_records(folder):
     }
 
 
+@pytest.mark.extra("beam", "apache_beam")
 def test_beam_counts_left_out_images(folder):
-    pytest.importorskip("apache_beam")
     write_tar(folder / "00000.tar", *sample("0"), *sample("1", jpg=None))
     with pytest.raises(ValueError, match=r"1 of 2 .*no image: 00000/1"):
         on_beam(folder)
@@ -502,11 +502,13 @@ def test_beam_needs_its_package(folder, monkeypatch):
         on_beam(folder)
 
 
+@pytest.mark.slow
 def test_training_on_it(train, folder):
     write_tar(folder / "00000.tar", *sample("0"), *sample("1"))
     train(f"cc12m:{folder}")
 
 
+@pytest.mark.slow
 def test_training_on_tfrecords(train, folder):
     write_tfrecord(folder / "00000.tfrecord", tf_example("0"), tf_example("1"))
     train(f"cc3m:{folder}")

@@ -21,13 +21,15 @@ from galip_keras.export import writers as export
 # It is TensorFlow that exports, whatever trained the model.
 pytestmark = pytest.mark.backend("tensorflow")
 
+all_formats = pytest.mark.extra("export", "ai_edge_litert", "onnxruntime", "openvino")
+
 FORMATS = [
     ("saved_model", None),
-    ("litert", None),
-    ("litert", "float16"),
-    ("litert", "int8"),
-    ("onnx", None),
-    ("openvino", None),
+    pytest.param("litert", None, marks=all_formats),
+    pytest.param("litert", "float16", marks=[all_formats, pytest.mark.slow]),
+    pytest.param("litert", "int8", marks=[all_formats, pytest.mark.slow]),
+    pytest.param("onnx", None, marks=all_formats),
+    pytest.param("openvino", None, marks=all_formats),
 ]
 
 # Makes images in a process, and prints what it has imported.
@@ -65,6 +67,13 @@ def preset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(preset):
     return GALIPTextToImage.from_preset(str(preset))
+
+
+@pytest.fixture(scope="module")
+def saved_model(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exports") / "tiny"
+    export.export(model, out, "saved_model")
+    return out
 
 
 def differ(images, others):
@@ -107,18 +116,18 @@ def test_an_export_makes_the_same_images(
     assert differ(made[0], made[2]) > 1
 
 
-def test_a_saved_model_takes_strings_and_gives_png(preset, model, tmp_path):
-    out = tmp_path / "exported"
-    export.export(model, out, "saved_model")
-    child.run(SERVE, out, tmp_path / "images.npy")
+def test_a_saved_model_takes_strings_and_gives_png(saved_model, model, tmp_path):
+    child.run(SERVE, saved_model, tmp_path / "images.npy")
     expected = model.generate(["a red bird", "an owl", "2 Tents"], seed=[5, 2**40, 0])
     assert differ(np.load(tmp_path / "images.npy"), expected) <= 1
     # Each weight is stored once.
-    stored = sum(path.stat().st_size for path in (out / "variables").iterdir())
+    files = (saved_model / "variables").iterdir()
+    stored = sum(path.stat().st_size for path in files)
     weights = sum(4 * np.prod(v.shape) for v in model.backbone.variables)
     assert stored < 1.2 * weights
 
 
+@pytest.mark.slow
 def test_xla_makes_the_same_images(model, tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "should_jit", lambda generator: True)
     # Writing compares it, too.
@@ -135,6 +144,7 @@ def test_xla_makes_the_same_images(model, tmp_path, monkeypatch):
     assert np.abs(np.subtract(found[0], found[1], dtype=int)).max() <= 1
 
 
+@all_formats
 def test_what_came_out_wrong_leaves_nothing(model, tmp_path, monkeypatch):
     monkeypatch.setitem(export._PSNR, "int8", 500.0)
     with pytest.raises(ValueError, match="the export does not match the model"):
@@ -186,9 +196,8 @@ def test_a_damaged_manifest_is_refused(tmp_path, content):
 
 
 @pytest.mark.slow
-def test_a_saved_model_needs_tensorflow_alone(model, tmp_path):
-    out = tmp_path / "exported"
-    export.export(model, out, "saved_model")
+def test_a_saved_model_needs_tensorflow_alone(saved_model, model, tmp_path):
+    out = saved_model
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
     packages = [f"{x}=={version(x)}" for x in ("tensorflow", "tensorflow-text")]

@@ -6,6 +6,7 @@ import math
 import fid_tools
 import numpy as np
 import pytest
+import scipy.linalg
 
 from galip_keras.metrics import (
     clip_score,
@@ -118,13 +119,12 @@ def test_frechet_without_full_rank():
 
 @pytest.mark.parametrize("count", [400, 20])
 def test_frechet_equals_the_matrix_square_root(count):
-    scipy_linalg = pytest.importorskip("scipy.linalg")
     rng = np.random.default_rng(0)
     x, y = (s * rng.standard_normal((count, 50)) ** 2 for s in (1, 1.3))
     (mean, covariance), (other_mean, other) = gaussian(x), gaussian(y)
     # A little on the diagonal: without full rank the general root is inexact.
     ridge = 1e-6 * np.eye(50)
-    root = scipy_linalg.sqrtm((covariance + ridge) @ (other + ridge)).real
+    root = scipy.linalg.sqrtm((covariance + ridge) @ (other + ridge)).real
     expected = np.sum((mean - other_mean) ** 2)
     expected += np.trace(covariance + other + 2 * ridge - 2 * root)
     actual = frechet_distance(mean, covariance + ridge, other_mean, other + ridge)

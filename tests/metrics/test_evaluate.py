@@ -2,10 +2,10 @@
 
 import dataclasses
 import functools
-import importlib.util
 import json
 
 import child
+import extras
 import keras
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ from galip_keras.presets.loading import load_model
 
 ALL = {"fid", "kid", "cmmd", "clip-score", "precision", "recall", "diversity"}
 
-pytestmark = pytest.mark.usefixtures("less_to_compile")
+pytestmark = [pytest.mark.every_backend, pytest.mark.usefixtures("less_to_compile")]
 
 # On the backend that compiles nothing: these tests are the same on all.
 once = pytest.mark.backend("torch")
@@ -372,11 +372,11 @@ print(json.dumps(report))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 @pytest.mark.parametrize("other", ["jax", "torch"])
 def test_the_same_figures_on_every_backend(noise_images, tmp_path, scorer, other):
-    if importlib.util.find_spec(other) is None:
-        pytest.skip(f"{other} is not installed")
+    extras.need(other, other)
     folders = (noise_images, draw_circles(tmp_path / "circles"), scorer)
     ours, theirs = (
         values(json.loads(child.run(AGREE, *folders, KERAS_BACKEND=backend).stdout))

@@ -8,13 +8,16 @@ from keras.ops import convert_to_numpy
 from galip_keras.metrics import features
 from galip_keras.metrics.inception import inception
 
+pytestmark = [pytest.mark.every_backend, pytest.mark.extra("torch", "torch")]
+
 FID_FILE = "pt_inception-2015-12-05-6726825d.pth"
 
 
 @pytest.fixture(scope="module")
 def pytorch():
     """torch-fidelity's network, with random weights and statistics."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     module = fid_tools.load("torch_fidelity.feature_extractor_inceptionv3")
     network = module.FeatureExtractorInceptionV3
     torch.manual_seed(0)
@@ -111,7 +114,8 @@ def test_weights_are_found_where_pytorch_keeps_them(
 
 @pytest.mark.parametrize("size", [(64, 64), (256, 256), (300, 200), (500, 700)])
 def test_images_are_resized_as_in_pytorch_fid(size):
-    torch = pytest.importorskip("torch")
+    import torch
+
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype="uint8")
     tensor = torch.from_numpy(image.transpose(2, 0, 1)[None] / np.float32(255))
     expected = torch.nn.functional.interpolate(

@@ -1,8 +1,7 @@
 """One step from the same weights ends in the same weights on every backend."""
 
-import importlib.util
-
 import child
+import extras
 import numpy as np
 import pytest
 
@@ -32,11 +31,11 @@ def ours(tmp_path_factory):
     return one_step("tensorflow", tmp_path_factory.mktemp("step") / "step.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 @pytest.mark.parametrize("other", ["jax", "torch"])
 def test_one_step_ends_in_the_same_weights(ours, other, tmp_path):
-    if importlib.util.find_spec(other) is None:
-        pytest.skip(f"{other} is not installed")
+    extras.need(other, other)
     theirs = one_step(other, tmp_path / "step.npz")
     assert len(ours) == len(theirs) > 0
     for a, b in zip(ours, theirs):

@@ -8,6 +8,8 @@ from galip_keras import backend
 from galip_keras.models import augmentation
 from galip_keras.models.augmentation import KINDS, NUM_RANDOM
 
+pytestmark = pytest.mark.every_backend
+
 HEIGHT, WIDTH = 16, 32
 # The largest shifts of images of this size, down or up, and right or left.
 MOST = {"down": HEIGHT // 8, "right": WIDTH // 8}

@@ -13,6 +13,8 @@ from galip_keras.models.augmentation import KINDS, NUM_RANDOM
 from galip_keras.models.optimizers import adam
 from galip_keras.presets.precision import set_precision
 
+pytestmark = pytest.mark.every_backend
+
 FIT = {"batch_size": 4, "shuffle": False, "verbose": 0}
 
 
@@ -27,15 +29,17 @@ def same(left, right):
     return [np.array_equal(a, b) for a, b in zip(left, right)]
 
 
-def averaging(**kwargs):
+def averaging():
     model = tiny.gan(average=True)
     # Steps large enough to tell from rounding.
-    model.compile(generator_optimizer=adam(0.01), **kwargs)
+    model.compile(generator_optimizer=adam(0.01), average_half_life=2.5)
     return model
 
 
-def test_average_is_the_formula_and_clip_untouched():
-    model = averaging(average_half_life=2.5)
+model = tiny.shared(averaging)
+
+
+def test_average_is_the_formula_and_clip_untouched(model):
     clip = values(model.clip.variables)
     expected = own(model.averaged_generator)
     # On the ramp, around its end, and at the full half-life.
@@ -71,8 +75,7 @@ def test_average_begins_as_the_generator_on_the_same_clip():
     assert not all(same(own(average), own(model.generator)))
 
 
-def test_saved_weights_restore_average_and_step(tmp_path):
-    model = averaging()
+def test_saved_weights_restore_average_and_step(model, tmp_path):
     model.step.assign(60)
     model.fit(tiny.batch(8), **FIT)
     path = tmp_path / "model.weights.h5"

@@ -11,6 +11,8 @@ from galip_keras import FrozenCLIP
 from galip_keras.models.clip import load_clip
 from galip_keras.models.random_clip import byte_tokenizer, random_clip
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.fixture(scope="module")
 def clip():

@@ -12,6 +12,8 @@ from galip_keras.models.losses import range_penalty
 from galip_keras.models.optimizers import adam
 from galip_keras.presets.precision import set_precision
 
+pytestmark = pytest.mark.every_backend
+
 LOSSES = {
     "d_real",
     "d_mismatch",
@@ -29,11 +31,13 @@ def changed(before, variables):
     ]
 
 
-@pytest.fixture
-def model():
+def compiled():
     model = tiny.gan()
     model.compile()
     return model
+
+
+model = tiny.shared(compiled)
 
 
 def test_fit_reports_the_losses_by_name(model, capsys):
@@ -60,10 +64,8 @@ def test_a_step_changes_both_networks_and_not_clip(model):
     assert not any(changed(clip, model.clip.weights))
 
 
-def test_losses_of_a_step_are_those_of_the_pure_functions():
+def test_losses_of_a_step_are_those_of_the_pure_functions(model):
     """The generator's losses come from the updated discriminator."""
-    model = tiny.gan()
-    model.compile()
     data = tiny.batch()
     text = model.clip.embed_text(data["token_ids"])
     real = model.clip.extract_features(data["images"])
@@ -79,13 +81,14 @@ def test_losses_of_a_step_are_those_of_the_pure_functions():
         assert logs[name][0] == pytest.approx(value, rel=1e-3, abs=1e-4)
 
 
-def test_range_weight_pulls_pixels_into_their_range():
+def test_range_weight_pulls_pixels_into_their_range(model):
+    heavy = tiny.gan(range_weight=1e4)
+    heavy.compile(adam(1e-4))
     excess = {}
-    for weight in (0.0, 1e4):
-        model = tiny.gan(range_weight=weight)
-        model.generator.to_rgb.bias.assign([1.5, -1.5, 0.0])
-        model.compile(adam(1e-2))
-        history = model.fit(tiny.batch(), batch_size=4, epochs=10, verbose=0).history
+    for weight, each in ((0.0, model), (1e4, heavy)):
+        each.generator.to_rgb.bias.assign([1.5, -1.5, 0.0])
+        each.optimizer.generator.learning_rate = 1e-2
+        history = each.fit(tiny.batch(), batch_size=4, epochs=10, verbose=0).history
         excess[weight] = history["out_of_range"]
     assert excess[0.0][0] == pytest.approx(excess[1e4][0], rel=1e-4)
     assert excess[1e4][-1] < 0.5 * excess[0.0][-1]
@@ -125,7 +128,11 @@ def test_mismatched_captions_replace_the_next_ones():
     assert matching["d_real"] == pytest.approx(plain["d_real"], abs=1e-4)
 
 
-def test_one_pass_through_generator_and_clip(model, monkeypatch):
+# Eager steps are slow on JAX.
+@pytest.mark.backend("tensorflow", "torch")
+def test_one_pass_through_generator_and_clip(monkeypatch):
+    model = tiny.gan()
+    model.compile(run_eagerly=True)
     calls = {"transform_bridge": 0, "extract_features_and_embed": 0}
 
     def count(name):
@@ -139,7 +146,6 @@ def test_one_pass_through_generator_and_clip(model, monkeypatch):
 
     for name in calls:
         count(name)
-    # Compiled or not, the step is run through Python once.
     model.fit(tiny.batch(), batch_size=4, verbose=0)
     assert calls == {"transform_bridge": 1, "extract_features_and_embed": 1}
 
@@ -201,6 +207,7 @@ def test_config_round_trip():
     serialization.round_trip(tiny.gan())
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow", "jax")
 def test_compiled_step_is_traced_once_and_equals_the_eager_one(monkeypatch):
     def traced(step, traces):
@@ -221,6 +228,7 @@ def test_compiled_step_is_traced_once_and_equals_the_eager_one(monkeypatch):
         np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains_for_200_steps(precision):
     model = tiny.gan()
@@ -243,14 +251,16 @@ def test_mixed_precision_trains_for_200_steps(precision):
         assert 180 < int(optimizer.iterations) <= 200
 
 
-@pytest.fixture
-def overflowing():
+def scaled():
     """A model whose discriminator's scaled gradients overflow in float16."""
     model = tiny.gan()
     set_precision(model, "mixed_float16")
     model.compile()
     model.optimizer.discriminator.dynamic_scale.assign(2.0**60)
     return model
+
+
+overflowing = tiny.shared(scaled)
 
 
 def test_overflow_skips_the_step_and_halves_the_scale(overflowing, tmp_path):

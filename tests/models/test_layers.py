@@ -9,6 +9,8 @@ from keras import ops
 from galip_keras import backend
 from galip_keras.models import layers
 
+pytestmark = pytest.mark.every_backend
+
 CHANNELS, CONDITION_DIM = 6, 5
 
 

@@ -6,6 +6,8 @@ from keras import ops
 
 from galip_keras.models import losses
 
+pytestmark = pytest.mark.every_backend
+
 
 def test_hinge():
     logits = ops.convert_to_tensor([[2.0], [0.5], [-1.0]])

@@ -10,6 +10,8 @@ from keras.ops import convert_to_numpy
 from galip_keras import MateD, MateG
 from galip_keras.models.mate_g import block_sizes
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.mark.parametrize(
     ("image_size", "grid_size", "sizes"),

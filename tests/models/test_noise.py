@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from galip_keras import noise
 
+pytestmark = pytest.mark.every_backend
+
 SEEDS = [0, 1, 2, 41, 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1, *range(50, 80)]
 
 

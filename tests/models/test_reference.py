@@ -13,7 +13,7 @@ from keras.ops import convert_to_numpy
 from galip_keras import GALIP, backend
 from galip_keras.convert import galip as convert
 
-pytestmark = pytest.mark.full_size
+pytestmark = [pytest.mark.every_backend, pytest.mark.full_size]
 
 FORWARD_TOLERANCE = 1e-3
 GRADIENT_TOLERANCE = 2e-3

@@ -10,6 +10,8 @@ from galip_keras.models.batches import padded_batches
 from galip_keras.models.random_clip import byte_tokenizer
 from galip_keras.models.text_encoder import embed_texts, text_encoder
 
+pytestmark = pytest.mark.every_backend
+
 TEXTS = ["a red bird", "an owl", "a café 🐦", "", "a bird"]
 
 

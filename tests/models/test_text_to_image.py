@@ -12,6 +12,8 @@ from galip_keras import GALIPBackbone, GALIPTextToImage, noise
 from galip_keras.models.architectures import preset_folder
 from galip_keras.models.text_to_image import build
 
+pytestmark = pytest.mark.every_backend
+
 PROMPTS = ["a red bird", "an owl's nest, 12° 猫🐦", ""]
 
 

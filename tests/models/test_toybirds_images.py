@@ -7,6 +7,8 @@ import pytest
 
 from galip_keras import GALIPTextToImage
 
+pytestmark = pytest.mark.every_backend
+
 STORED = pathlib.Path(__file__).parents[1] / "data" / "toybirds_images.npz"
 
 PROMPTS = [

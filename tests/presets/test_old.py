@@ -15,6 +15,8 @@ import pytest
 from galip_keras import GALIPTextToImage
 from galip_keras.models.architectures import ARCHITECTURES
 
+pytestmark = pytest.mark.every_backend
+
 ROOT = Path(__file__).parents[2]
 PROMPTS = ["a red circle", "a blue square"]
 ARCHITECTURE = {

@@ -10,6 +10,8 @@ from PIL import Image
 
 from galip_keras.sampling import inversion, latent
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -179,8 +181,10 @@ def test_a_film_from_seed_to_seed(edit, model):
         assert film.info["duration"] == 80
 
 
+@pytest.mark.extra("video", "imageio")
 def test_an_mp4(edit):
-    imageio = pytest.importorskip("imageio.v3")
+    import imageio.v3 as imageio
+
     (path,), _ = edit("interpolate", "an owl", "--format", "mp4", "--frames", 9)
     assert imageio.imread(path, plugin="FFMPEG").shape == (9, 32, 32, 3)
 

@@ -5,12 +5,13 @@ import random
 import socket
 import tracemalloc
 
+import extras
+import httpx
 import pytest
+from fastapi.testclient import TestClient
 from service import PREDICT, Model, serving, wait_until_ready
 
-httpx = pytest.importorskip("httpx")
-TestClient = pytest.importorskip("fastapi.testclient").TestClient
-create_app = pytest.importorskip("galip_keras.serving.app").create_app
+from galip_keras.serving.app import create_app
 
 # It knows no backend.
 pytestmark = [pytest.mark.backend("tensorflow"), pytest.mark.slow]
@@ -112,7 +113,7 @@ def test_ten_thousand_requests():
 
 
 def test_what_is_described_is_what_is_done():
-    schemathesis = pytest.importorskip("schemathesis")
+    schemathesis = extras.need("dev", "schemathesis")
     from hypothesis import HealthCheck, given, settings
     from schemathesis.specs.openapi.checks import positive_data_acceptance
 

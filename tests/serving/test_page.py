@@ -2,12 +2,14 @@
 
 import shutil
 
+import extras
 import numpy as np
 import pytest
 from service import serving
 
-sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-create_app = pytest.importorskip("galip_keras.serving.app").create_app
+from galip_keras.serving.app import create_app
+
+sync_playwright = extras.need("dev", "playwright.sync_api").sync_playwright
 
 # It does not depend on the backend.
 pytestmark = [pytest.mark.backend("tensorflow"), pytest.mark.slow]

@@ -5,16 +5,19 @@ import contextlib
 import pathlib
 import re
 
+import extras
+import httpx
 import numpy as np
 import pytest
 from service import Model, free_port, pixel, served, serving
 
-grpc = pytest.importorskip("grpc")
-apis = pytest.importorskip("tensorflow_serving.apis")
-create_app = pytest.importorskip("galip_keras.serving.app").create_app
+from galip_keras.serving.app import create_app
+
+grpc = extras.need("grpc", "grpc")
+apis = extras.need("grpc", "tensorflow_serving.apis")
 
 # It knows no backend.
-pytestmark = pytest.mark.backend("tensorflow")
+pytestmark = [pytest.mark.backend("tensorflow"), pytest.mark.extra("grpc", "grpc")]
 
 CODE = grpc.StatusCode
 
@@ -73,7 +76,6 @@ def test_predict():
 
 
 def test_requests_of_both_interfaces_are_drawn_together():
-    httpx = pytest.importorskip("httpx")
     model = Model()
     address = f"127.0.0.1:{free_port()}"
     app = create_app(model, grpc_address=address, max_wait=1.0)

@@ -11,11 +11,11 @@ import time
 import numpy as np
 import pytest
 import tiny
+from fastapi.testclient import TestClient
 from PIL import Image
 from service import PREDICT, Model, free_port, pixel, served, wait_until_ready
 
-TestClient = pytest.importorskip("fastapi.testclient").TestClient
-create_app = pytest.importorskip("galip_keras.serving.app").create_app
+from galip_keras.serving.app import create_app
 
 # It knows no backend.
 pytestmark = pytest.mark.backend("tensorflow")
@@ -309,10 +309,11 @@ def test_others_need_a_key(galip, host):
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("option", ["--port", "--grpc-port"])
+@pytest.mark.parametrize(
+    "option",
+    ["--port", pytest.param("--grpc-port", marks=pytest.mark.extra("grpc", "grpc"))],
+)
 def test_a_port_that_is_taken(galip, option):
-    if option == "--grpc-port":
-        pytest.importorskip("tensorflow_serving")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

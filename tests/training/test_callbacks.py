@@ -15,6 +15,8 @@ from galip_keras.training.collapse import Guard
 from galip_keras.training.journal import Journal
 from galip_keras.training.progress import Interruption, Progress
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.fixture(scope="module")
 def text_to_image_model():

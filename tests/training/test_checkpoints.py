@@ -13,6 +13,8 @@ from galip_keras.training.checkpoints import Checkpoint
 from galip_keras.training.collapse import Guard
 from galip_keras.training.progress import training_step
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.fixture(scope="module")
 def gan():

@@ -7,6 +7,8 @@ import pytest
 
 from galip_keras.training.collapse import Guard
 
+pytestmark = pytest.mark.every_backend
+
 HEALTHY = {
     "d_real": 0.5,
     "d_mismatch": 0.8,

@@ -14,6 +14,8 @@ from tensorboard.util.tensor_util import make_ndarray
 from galip_keras import backend
 from galip_keras.training.journal import Journal, check_wandb
 
+pytestmark = pytest.mark.every_backend
+
 FIGURES = {"d_real": 0.5, "g_adversarial": -1.25}
 
 

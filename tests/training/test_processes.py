@@ -12,6 +12,8 @@ import tiny
 from drawn import draw_circles
 from outcome import assert_same, metrics
 
+pytestmark = pytest.mark.every_backend
+
 # argv: the architecture, the command, then for each start the run folder, the number of
 # processes, and the signal that the last one gets after the next checkpoint.
 SCRIPT = """

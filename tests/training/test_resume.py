@@ -16,6 +16,8 @@ import tiny
 from drawn import draw_circles
 from outcome import assert_same, contents
 
+pytestmark = pytest.mark.every_backend
+
 STEPS = 60
 KILLS = 10
 

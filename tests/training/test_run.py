@@ -18,7 +18,7 @@ from galip_keras.training.plan import learning_rates
 from galip_keras.training.progress import Progress, training_step
 from galip_keras.training.run import train
 
-pytestmark = pytest.mark.usefixtures("less_to_compile")
+pytestmark = [pytest.mark.every_backend, pytest.mark.usefixtures("less_to_compile")]
 
 # On the backend that compiles nothing: what is tested is the same on all.
 once = pytest.mark.backend("torch")

@@ -1,19 +1,54 @@
 """Read image files, and lay images out in a grid."""
 
 import contextlib
+import importlib
 import io
 import os
+import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp")
+_BY_PACKAGES = (".heic", ".heif", ".hif", ".jxl")
 SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+    (".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib", ".tif", ".tiff")
+    + _JPEG
+    + _BY_PACKAGES
 )
 
 # Pillow would open more than these; its PostScript reader starts another program.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF")
+
+
+class _Package(NamedTuple):
+    """A package that teaches Pillow a format when it is imported."""
+
+    signature: re.Pattern[bytes]
+    title: str
+    format: str
+    module: str
+    name: str
+
+
+_PACKAGES = (
+    _Package(
+        re.compile(rb".{4}ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL),
+        "HEIC",
+        "HEIF",
+        "pillow_heif.HeifImagePlugin",
+        "pillow-heif",
+    ),
+    _Package(
+        re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
+        "JPEG XL",
+        "JXL",
+        "pillow_jxl",
+        "pillow-jxl-plugin",
+    ),
+)
 
 # A path, or the bytes of a file.
 Source = str | os.PathLike[str] | bytes
@@ -28,7 +63,8 @@ def open_image(source: Source) -> Iterator[Image.Image]:
     """Open an image file without decoding it yet.
 
     Args:
-        source: path or bytes of a PNG, JPEG, WebP, GIF, BMP or TIFF file.
+        source: path or bytes of a PNG, JPEG, WebP, AVIF, GIF, BMP or TIFF file. HEIC
+            and JPEG XL need the packages pillow-heif and pillow-jxl-plugin.
 
     Yields:
         A `PIL.Image.Image`, the first frame of an animation.
@@ -38,8 +74,7 @@ def open_image(source: Source) -> Iterator[Image.Image]:
             Errors while it is open count too.
     """
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=_FORMATS) as image:
+        with _open(source) as image:
             # Pillow itself only warns until twice its limit.
             limit = Image.MAX_IMAGE_PIXELS
             if limit and image.width * image.height > limit:
@@ -55,6 +90,32 @@ def open_image(source: Source) -> Iterator[Image.Image]:
         raise ImageError("cannot be read") from error
 
 
+def _open(source: Source) -> Image.Image:
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        return Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:
+        package = _package(source)
+        if package is None:
+            raise
+    try:
+        importlib.import_module(package.module)
+    except ImportError as error:
+        raise ImageError(
+            f"{package.title} needs {package.name} (pip install {package.name})"
+        ) from error
+    return Image.open(file, formats=[package.format])
+
+
+def _package(source: Source) -> _Package | None:
+    if isinstance(source, bytes):
+        head = source[:16]
+    else:
+        with open(source, "rb") as file:
+            head = file.read(16)
+    return next((x for x in _PACKAGES if x.signature.match(head)), None)
+
+
 def read_image(source: Source, upright: bool = True) -> Image.Image:
     """Read an image file as RGB.
 
@@ -62,7 +123,8 @@ def read_image(source: Source, upright: bool = True) -> Image.Image:
     animation the first frame is read.
 
     Args:
-        source: path or bytes of a PNG, JPEG, WebP, GIF, BMP or TIFF file.
+        source: path or bytes of a PNG, JPEG, WebP, AVIF, GIF, BMP or TIFF file. HEIC
+            and JPEG XL need the packages pillow-heif and pillow-jxl-plugin.
         upright: bool. Whether to rotate the image as its EXIF data says.
 
     Returns:

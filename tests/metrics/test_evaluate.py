@@ -256,7 +256,8 @@ def test_bad_images(tmp_path, noise_images, scorer):
 def test_files_of_every_kind_are_read_as_in_training(tmp_path):
     image = noise((40, 30))
     for suffix in SUFFIXES:
-        image.save(tmp_path / f"plain{suffix}")
+        kind = Image.registered_extensions().get(suffix, "JPEG")
+        image.save(tmp_path / f"plain{suffix}", kind)
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
     image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "t.png", exif=turned)

@@ -176,7 +176,9 @@ def _opener(path: Path) -> Callable[[], IO[bytes]]:
 def zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
     for info in archive.infolist():
         if not info.is_dir():
-            yield info.filename, functools.partial(archive.open, info)
+            # Some tools on Windows write its own separator.
+            name = info.filename.replace("\\", "/")
+            yield name, functools.partial(archive.open, info)
 
 
 def _open_tar(path: Path) -> tarfile.TarFile:

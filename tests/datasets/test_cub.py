@@ -275,6 +275,13 @@ def test_captions_of_text_files(tmp_path, kind, prefix):
     assert report(builder) == []
 
 
+def test_a_zip_with_the_separators_of_windows(tmp_path):
+    files = {name.replace("/", "\\"): text for name, text in text_files().items()}
+    path = write_zip(tmp_path / "text.zip", files)
+    builder = prepared(tgz(tmp_path), tmp_path, path)
+    assert report(builder) == []
+
+
 # Unlike the official split, these lists divide a class.
 LISTED = {"train": [STEMS[0], STEMS[1], STEMS[3]], "test": [STEMS[2], STEMS[4]]}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from galip_cli.group import HelpfulGroup
-from galip_cli.options import CAPTIONS, DATA_DIR
+from galip_cli.options import DATA_DIR, captioning
 from galip_cli.quiet import quiet_imports
 from galip_cli.tables import definitions
 
@@ -68,7 +68,7 @@ def list_(data_dir, as_json):
 @data.command()
 @click.argument("name")
 @DATA_DIR
-@CAPTIONS
+@captioning
 @click.option(
     "--allow-bad",
     is_flag=True,
@@ -93,7 +93,7 @@ def prepare(name, **settings):
     \b
     Examples:
       galip data prepare toybirds
-      galip data prepare cub:CUB_200_2011.tgz --captions birds.zip
+      galip data prepare folder:birds --caption "a photo of a bird"
     """
     with quiet_imports():
         from galip_keras import datasets
@@ -106,7 +106,7 @@ def prepare(name, **settings):
 @data.command()
 @click.argument("name")
 @DATA_DIR
-@CAPTIONS
+@captioning
 @click.option(
     "--split", default="train", show_default=True, help="The split to draw from."
 )
@@ -125,7 +125,7 @@ def prepare(name, **settings):
     help="Where to write the sheet.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(name, data_dir, captions, split, num_images, out, as_json):
+def inspect(name, data_dir, split, num_images, out, as_json, **options):
     """Count the images of a prepared dataset NAME, and draw a sheet of some.
 
     \b
@@ -136,10 +136,11 @@ def inspect(name, data_dir, captions, split, num_images, out, as_json):
     with quiet_imports():
         from galip_keras import datasets
         from galip_keras.datasets.sheet import contact_sheet
-    builder = datasets.find(name, data_dir, captions=captions or "")
+    builder = datasets.find(name, data_dir, **options)
     if not builder.data_path.exists():
+        same = " with the same options" if any(options.values()) else ""
         raise click.ClickException(
-            f"{name} is not prepared: run galip data prepare {name}."
+            f"{name} is not prepared: run galip data prepare {name}{same}."
         )
     sheet = contact_sheet(builder, split, num_images)
     Path(out).parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from galip_cli.options import CAPTIONS, DATA_DIR
+from galip_cli.options import DATA_DIR, captioning
 from galip_cli.quiet import quiet_imports
 from galip_keras.metrics.config import FEATURES, METRICS
 
@@ -96,7 +96,7 @@ def _names(context, parameter, value):
 @click.option("--out", metavar="DIR", help="Write report.md and report.json here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @DATA_DIR
-@CAPTIONS
+@captioning
 def evaluate(images, model, as_json, **settings):
     """Evaluate a model, or images from anywhere.
 

@@ -5,6 +5,9 @@ import math
 
 import click
 
+from galip_keras.datasets import FOLDER_OPTIONS
+from galip_keras.training.config import settings
+
 
 def _number(context, parameter, value):
     # NaN passes every range check.
@@ -37,11 +40,22 @@ DATA_DIR = click.option(
     help="Where prepared datasets live.  [default: TFDS_DATA_DIR, else "
     "~/tensorflow_datasets]",
 )
-CAPTIONS = click.option(
-    "--captions",
-    metavar="PATH",
-    help="For cub: archive or folder of the captions of Reed et al.",
-)
+
+
+def captioning(command):
+    """Add the options that say where the captions of a dataset are."""
+    for name in reversed(("captions", *FOLDER_OPTIONS)):
+        setting = settings()[name]
+        option = click.option(
+            f"--{name.replace('_', '-')}",
+            metavar=setting.unit or None,
+            type=click.Choice(setting.choices) if setting.choices else None,
+            help=setting.help,
+        )
+        command = option(command)
+    return command
+
+
 MODEL = click.option(
     "--model",
     default="toybirds",

@@ -92,6 +92,10 @@ DATASETS = {
 }
 
 
+# How the captions of a folder are found: fields of `records.Config`.
+FOLDER_OPTIONS = ("image_column", "caption_column", "caption", "caption_from")
+
+
 def prepare(
     dataset: str,
     data_dir: str | os.PathLike[str] | None = None,
@@ -99,6 +103,7 @@ def prepare(
     allow_bad: bool = False,
     num_workers: int | None = None,
     beam_runner: str | None = None,
+    **folder_options: str | None,
 ) -> tfds.core.DatasetBuilder:
     """Prepare a dataset, unless it is prepared already, and return its builder.
 
@@ -115,6 +120,9 @@ def prepare(
         num_workers: int. Threads that decode images. Defaults to the number of cores.
         beam_runner: string. For `cc3m` and `cc12m`: the Apache Beam runner that
             prepares them, such as `"DirectRunner"`. Defaults to preparing without Beam.
+        **folder_options: strings. For `folder`: `image_column` and `caption_column`
+            name columns of its tables, `caption` is the caption of all its images, and
+            `caption_from="folder"` takes the names of its subfolders as captions.
 
     Returns:
         A `tfds.core.DatasetBuilder` whose records are ready to be read.
@@ -133,9 +141,10 @@ def prepare(
     return find(
         dataset,
         data_dir,
-        captions=captions or "",
+        captions=captions,
         allow_bad=allow_bad,
-        num_workers=num_workers or 0,
+        num_workers=num_workers,
+        **folder_options,
     ).prepare(beam_runner)
 
 
@@ -147,7 +156,8 @@ def find(
     Args:
         dataset: string. As for `prepare`.
         data_dir: path. As for `prepare`.
-        **options: other fields of `galip_keras.datasets.records.Config`.
+        **options: other fields of `galip_keras.datasets.records.Config`. None stands
+            for their defaults.
 
     Returns:
         A `galip_keras.datasets.records.CaptionedImages`.
@@ -162,6 +172,7 @@ def find(
         raise ValueError(f"unknown dataset {dataset!r}: give one of {known}")
     module, _, class_name = DATASETS[name].builder.rpartition(".")
     builder = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    options = {key: value for key, value in options.items() if value is not None}
     return builder.open(builder.configure(name, source, **options), data_dir)
 
 

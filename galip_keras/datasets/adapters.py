@@ -21,7 +21,10 @@ from galip_keras.datasets import archives, records
 from galip_keras.datasets.records import Record
 from galip_keras.images import ImageError
 
-_CAPTION_KEYS = ("captions", "caption", "text", "texts", "sentences", "sentence")
+_CAPTION_KEYS = ("captions", "caption", "text", "texts", "sentences", "sentence") + (
+    "prompt",
+    "prompts",
+)
 
 # Enough for any number of rows, so that all names are equally long.
 _DIGITS = 9

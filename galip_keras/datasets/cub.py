@@ -81,7 +81,7 @@ class Cub(records.CaptionedImages):
   number = {CNS-TR-2011-001},
 }"""
 
-    takes_captions = True
+    takes = ("captions",)
 
     url_infos = _DOWNLOADS
 

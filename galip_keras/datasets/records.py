@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 from absl import logging
 
-from galip_keras.datasets import summary
+from galip_keras.datasets import FOLDER_OPTIONS, summary
 from galip_keras.datasets.jpeg import Box, to_jpeg
 from galip_keras.images import ImageError, Source
 
@@ -31,8 +31,18 @@ _MAX_THREADS = 8
 # If more than this fraction is left out, something is wrong.
 _BAD_FRACTION = 0.01
 
-# Reason to the names of the images that are left out for it.
-Skipped = defaultdict[str, list[str]]
+
+class Skipped(defaultdict[str, list[str]]):
+    """Reasons to the names of what is left out for them.
+
+    Attributes:
+        num_notes: int. How many of them are no images, such as a licence: their number
+            says nothing about the state of the dataset.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(list)
+        self.num_notes = 0
 
 
 class Record(NamedTuple):
@@ -60,12 +70,21 @@ class Config(tfds.core.BuilderConfig):
         captions: string. A path, or empty.
         allow_bad: bool. Whether more than 1 % of the images may be left out.
         num_workers: int. Threads that decode images; 0 means the number of cores.
+        image_column: string. The column of image names in tables, or empty.
+        caption_column: string. The column of captions in tables, or empty.
+        caption: string. The caption of all images, or empty.
+        caption_from: string. `"folder"` for the names of subfolders as captions, or
+            empty.
     """
 
     source: str = ""
     captions: str = ""
     allow_bad: bool = False
     num_workers: int = 0
+    image_column: str = ""
+    caption_column: str = ""
+    caption: str = ""
+    caption_from: str = ""
 
 
 class CaptionedImages(
@@ -110,11 +129,15 @@ class CaptionedImages(
             ValueError: If the source or an option makes no sense for this dataset.
             OSError: If the source does not exist.
         """
-        if options.get("captions") and not cls.takes_captions:
-            raise ValueError(f"{cls.name} has its own captions: leave out `captions`")
+        for option in ("captions", *FOLDER_OPTIONS):
+            if options.get(option) and option not in cls.takes:
+                raise ValueError(
+                    f"{cls.name} has its own captions: leave out `{option}`"
+                )
         return Config(name=name, source=source, **options)
 
-    takes_captions = False
+    # The options about captions that mean something for this dataset.
+    takes: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -207,7 +230,7 @@ class CaptionedImages(
         )
 
     def _split_generators(self, dl_manager):
-        skipped: Skipped = defaultdict(list)
+        skipped = Skipped()
         self.info.metadata["skipped"] = skipped
         splits = self._splits(dl_manager, skipped)
         return {
@@ -266,7 +289,7 @@ class CaptionedImages(
         return self.builder_config.source or self.name
 
     def _check_fraction(self, skipped: Skipped) -> None:
-        bad = sum(map(len, skipped.values()))
+        bad = sum(map(len, skipped.values())) - skipped.num_notes
         if self.builder_config.allow_bad or bad <= _BAD_FRACTION * (self._used + bad):
             return
         raise ValueError(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,7 +124,7 @@ class Web(records.CaptionedImages):
     def _prepare_shard(self, path: str):
         import apache_beam as beam
 
-        skipped: records.Skipped = defaultdict(list)
+        skipped = records.Skipped()
         long_captions: list[str] = []
         used = 0
         for example in self._examples(
@@ -139,7 +138,7 @@ class Web(records.CaptionedImages):
     def _process_pipeline_result(self, pipeline_result):
         """Add up the accounts of all shards."""
         metadata = self.info.metadata
-        skipped = metadata["skipped"] = defaultdict(list)
+        skipped = metadata["skipped"] = records.Skipped()
         for split in self._shards():
             used = 0
             for account in _taken(self._accounts(split)):

@@ -62,6 +62,10 @@ class EvaluationConfig:
         out: path. A folder for `report.json`, `report.md` and sample images.
         data_dir: path. Where prepared datasets live.
         captions: path. As for `galip_keras.datasets.prepare`.
+        image_column: string. As for `galip_keras.datasets.prepare`.
+        caption_column: string. As for `galip_keras.datasets.prepare`.
+        caption: string. As for `galip_keras.datasets.prepare`.
+        caption_from: string. As for `galip_keras.datasets.prepare`.
 
     Raises:
         ValueError: If it is not clear what to evaluate.
@@ -83,6 +87,10 @@ class EvaluationConfig:
     out: _Path | None = None
     data_dir: _Path | None = None
     captions: str | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+    caption: str | None = None
+    caption_from: str | None = None
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.images is None):

@@ -84,7 +84,10 @@ def _split(config: EvaluationConfig) -> Split | None:
     if config.dataset is None:
         return None
     builder = datasets.prepare(
-        config.dataset, config.data_dir, captions=config.captions
+        config.dataset,
+        config.data_dir,
+        captions=config.captions,
+        **{name: getattr(config, name) for name in datasets.FOLDER_OPTIONS},
     )
     return Split.of(builder, config.dataset, config.split)
 

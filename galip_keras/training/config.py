@@ -97,6 +97,32 @@ class TrainingConfig:
         unit="PATH",
         is_fixed=True,
     )
+    image_column: str | None = _setting(
+        None,
+        "For folder: the column of image names in its tables.",
+        unit="NAME",
+        unset="found by its name",
+        is_fixed=True,
+    )
+    caption_column: str | None = _setting(
+        None,
+        "For folder: the column of captions in its tables.",
+        unit="NAME",
+        unset="found by its name",
+        is_fixed=True,
+    )
+    caption: str | None = _setting(
+        None,
+        "For folder: the caption of all images, for images without captions.",
+        unit="TEXT",
+        is_fixed=True,
+    )
+    caption_from: str | None = _setting(
+        None,
+        "For folder: take the name of the subfolder of an image as its caption.",
+        choices=("folder",),
+        is_fixed=True,
+    )
     allow_bad: bool = _setting(
         False, "Go on even if more than 1 % of the images cannot be used."
     )

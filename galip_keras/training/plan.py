@@ -118,6 +118,7 @@ class Plan:
             data_dir=config.data_dir,
             captions=config.captions,
             allow_bad=config.allow_bad,
+            **{name: getattr(config, name) for name in datasets.FOLDER_OPTIONS},
         )
         # Only now: it loads TensorFlow.
         from galip_keras.datasets.pipeline import num_examples

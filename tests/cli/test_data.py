@@ -92,6 +92,37 @@ def test_left_out_images_are_an_error_unless_allowed(galip, tmp_path, images):
     assert report.read_text() == "cannot be read\tbroken.png\n"
 
 
+def test_captions_as_the_options_say(galip, tmp_path, scorer):
+    images = draw_circles(tmp_path / "circles")
+    for text in images.glob("*.txt"):
+        text.unlink()
+    data = (f"folder:{images}", "--data-dir", tmp_path / "data")
+    code, output, errors = galip("data", "prepare", *data)
+    assert (code, output) == (1, "")
+    assert "or give --caption or --caption-from" in errors
+    data += ("--caption", "a photo of a circle")
+    sheet = ("--out", tmp_path / "sheet.png")
+    _, _, errors = galip("data", "inspect", *data, *sheet)
+    assert errors.endswith("with the same options.\n")
+    code, records, _ = galip("data", "prepare", *data)
+    assert code == 0
+    code, output, _ = galip("data", "inspect", *data, *sheet)
+    assert code == 0
+    assert records.strip() in output
+    code, output, _ = galip(
+        "evaluate", "--images", images, "--dataset", *data, "--scorer", scorer,
+        "--metrics", "fid", "--json",
+    )  # fmt: skip
+    assert code == 0
+    code, output, _ = galip(
+        "train", "--dataset", *data, "--preset", "galip_tiny", "--dry-run"
+    )
+    assert code == 0
+    assert json.loads(output)["caption"] == "a photo of a circle"
+    # None of them prepared another dataset.
+    assert len(list(tmp_path.glob("data/folder/*/1.0.0"))) == 1
+
+
 def test_without_a_subcommand_it_shows_its_help(galip):
     code, output, errors = galip("data")
     assert (code, errors) == (0, "")

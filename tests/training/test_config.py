@@ -9,6 +9,7 @@ import sys
 import click
 import pytest
 
+from galip_keras import datasets
 from galip_keras.models import augmentation
 from galip_keras.training import plan
 from galip_keras.training.config import TrainingConfig, settings
@@ -104,6 +105,7 @@ def test_the_docs_have_the_settings():
 def test_choices_are_those_of_the_package():
     assert settings()["augmentation"].choices == augmentation.KINDS
     assert settings()["freeze"].choices == tuple(plan._PARTS)
+    assert set(datasets.FOLDER_OPTIONS) <= settings().keys()
 
 
 def test_json_brings_the_same_settings_back():

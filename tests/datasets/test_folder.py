@@ -301,7 +301,6 @@ def test_two_metadata_files(folder):
         ("metadata.csv", b"", "line 1 has no file_name"),
         ("metadata.csv", b"file_name,TEXT,Text\na.png,a,b", "(TEXT, Text): choose one"),
         ("metadata.csv", b"image,prompt,sentence\na.png,a,b", "(prompt, sentence)"),
-        ("metadata.parquet", b"PAR1", "cannot be read as Parquet"),
         ("metadata.csv", b"title;text\na.png;a", "line 1 has no file_name"),
         ("metadata.csv", b"file_name,title\na.png,a", "line 1 has no text"),
         ("metadata.csv", b"file_name,text\na.png,a, b", "2 has more values than col"),

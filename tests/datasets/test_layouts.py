@@ -51,9 +51,10 @@ def refusal(folder, **options):
 
 
 def parquet(path, **columns):
-    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
-    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
-    parquet.write_table(pyarrow.table(columns), path)
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 
 # Names
@@ -206,6 +207,7 @@ def test_chosen_columns(folder):
     assert "`caption_column`" in line
 
 
+@pytest.mark.extra("parquet", "pyarrow")
 @pytest.mark.parametrize("name", ["metadata.parquet", "captions.parquet"])
 def test_parquet(folder, name):
     write(folder, "a.png", "b.png")
@@ -213,9 +215,10 @@ def test_parquet(folder, name):
     builder = prepared(folder, allow_bad=True)
     assert captions(builder) == {"a.png": ["a"]}
     assert skipped(builder) == {"blank caption": ["b.png"]}
-    assert "no file_names, only other, image" in refusal(
-        folder, image_column="file_names"
-    )
+    line = refusal(folder, image_column="file_names")
+    assert "no file_names, only other, image" in line
+    (folder / name).write_bytes(b"PAR1")
+    assert f"{name} cannot be read as Parquet" in refusal(folder)
 
 
 @pytest.mark.usefixtures("no_packages")

@@ -74,7 +74,12 @@ def test_the_word_that_was_meant(fails, args, meant):
         (["serve"], "fastapi", "serve"),
         (["serve", "--ui"], "uvicorn", "serve"),
         (["serve", "--grpc-port", "9"], "tensorflow_serving", "grpc"),
-        (["export", "--format", "onnx", "--out", "x"], "tf2onnx", "export"),
+        pytest.param(
+            ["export", "--format", "onnx", "--out", "x"],
+            "tf2onnx",
+            "export",
+            marks=pytest.mark.extra("export", "onnxruntime"),
+        ),
         (["export", "--format", "litert", "--out", "x"], "ai_edge_litert", "export"),
         (["interpolate", "a", "b", "--format", "mp4"], "imageio_ffmpeg", "video"),
     ],

@@ -243,7 +243,9 @@ def test_tfds_that_is_not_available(tmp_path):
 # Hugging Face's
 
 
-hugging_face = pytest.mark.extra("hf", "datasets")
+hugging_face = pytest.mark.extra(
+    "hf", "datasets.config"
+)  # tests/datasets has no config
 
 
 @pytest.fixture

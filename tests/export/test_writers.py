@@ -164,7 +164,11 @@ def child_that_fails():
     [
         (["--format", "onnx", "--quantize", "int8"], "--quantize is for litert"),
         (["--format", "nothing"], "'nothing' is not one of"),
-        (["--format", "onnx", "--model", "nowhere"], "unknown model 'nowhere'"),
+        pytest.param(
+            ["--format", "onnx", "--model", "nowhere"],
+            "unknown model 'nowhere'",
+            marks=all_formats,
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(galip, tmp_path, args, words):

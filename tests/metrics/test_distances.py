@@ -131,6 +131,7 @@ def test_frechet_equals_the_matrix_square_root(count):
     assert actual == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.extra("torch", "torch")
 def test_frechet_equals_the_fid_tools():
     import torch
 
@@ -167,6 +168,7 @@ def test_kernel_distance_by_hand(sets):
     assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.extra("torch", "torch")
 def test_kernel_distance_equals_torch_fidelity():
     import torch
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pathlib
 
+import extras
 import ftfy
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def open_clip():
     """Folder and tokenizer of open_clip, whose other modules need torchvision."""
     spec = importlib.util.find_spec("open_clip")
     if spec is None:
-        pytest.skip("open-clip-torch is not installed")
+        extras.without_torchvision("open-clip-torch")
     folder = pathlib.Path(spec.origin).parent
     spec = importlib.util.spec_from_file_location("tokenizer", folder / "tokenizer.py")
     module = importlib.util.module_from_spec(spec)
@@ -55,11 +56,13 @@ def expected(open_clip):
     return open_clip[1].SimpleTokenizer()(texts()).numpy()
 
 
+@pytest.mark.extra("torch", "torch")
 def test_token_ids_are_openai_s(preprocessor, expected):
     assert expected.shape == (500, 77)
     np.testing.assert_array_equal(np.asarray(preprocessor(texts())), expected)
 
 
+@pytest.mark.extra("torch", "torch")
 def test_token_ids_in_a_graph_are_openai_s(preprocessor, expected):
     import tensorflow as tf
 
@@ -71,6 +74,7 @@ def test_token_ids_in_a_graph_are_openai_s(preprocessor, expected):
     np.testing.assert_array_equal(tokens, expected)
 
 
+@pytest.mark.extra("torch", "torch")
 def test_strings_lists_and_tensors_give_the_same_ids(preprocessor):
     import tensorflow as tf
 

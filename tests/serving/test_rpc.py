@@ -17,7 +17,10 @@ grpc = extras.need("grpc", "grpc")
 apis = extras.need("grpc", "tensorflow_serving.apis")
 
 # It knows no backend.
-pytestmark = [pytest.mark.backend("tensorflow"), pytest.mark.extra("grpc", "grpc")]
+pytestmark = [
+    pytest.mark.backend("tensorflow"),
+    pytest.mark.extra("grpc", "tensorflow_serving"),
+]
 
 CODE = grpc.StatusCode
 

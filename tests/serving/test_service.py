@@ -17,6 +17,8 @@ from service import PREDICT, Model, free_port, pixel, served, wait_until_ready
 
 from galip_keras.serving.app import create_app
 
+needs_grpc = pytest.mark.extra("grpc", "tensorflow_serving")
+
 # It knows no backend.
 pytestmark = pytest.mark.backend("tensorflow")
 
@@ -311,7 +313,7 @@ def test_others_need_a_key(galip, host):
 
 @pytest.mark.parametrize(
     "option",
-    ["--port", pytest.param("--grpc-port", marks=pytest.mark.extra("grpc", "grpc"))],
+    ["--port", pytest.param("--grpc-port", marks=needs_grpc)],
 )
 def test_a_port_that_is_taken(galip, option):
     with socket.socket() as taken:

@@ -87,3 +87,46 @@ def make_folder(folder: Path, argument: str, what: str = "folder") -> None:
             f"the {what} {folder} cannot be written ({error.strerror}): choose "
             f"another `{argument}`"
         ) from error
+
+
+def files_below(folder: str | os.PathLike[str]) -> list[str]:
+    """List the files in a folder and its subfolders, links followed.
+
+    Hidden files and folders are left out, such as the `._name.png` that macOS adds. So
+    is anything but a regular file. A subfolder with several names is listed once: by
+    its real name if that is inside `folder`, else by the first of its links.
+
+    Args:
+        folder: path.
+
+    Returns:
+        A sorted list of paths relative to `folder`, with `/` between their parts.
+
+    Raises:
+        OSError: If a subfolder cannot be read.
+    """
+    names: list[str] = []
+    pending, visited = [os.fspath(folder)], set()
+    while pending:
+        links: list[str] = []
+        for start in pending:
+            for parent, subfolders, files in os.walk(start, onerror=_raise):
+                # A link to a parent folder would otherwise be followed forever.
+                real = os.path.realpath(parent)
+                subfolders[:] = sorted(x for x in subfolders if not x.startswith("."))
+                if real in visited:
+                    subfolders.clear()
+                    continue
+                visited.add(real)
+                paths = (os.path.join(parent, x) for x in subfolders)
+                links.extend(filter(os.path.islink, paths))
+                paths = (os.path.join(parent, x) for x in files if x[0] != ".")
+                # Not a dangling link, nor a pipe, where reading would wait forever.
+                names.extend(filter(os.path.isfile, paths))
+        # Only now: real names come before links, wherever they are.
+        pending = sorted(links)
+    return sorted(Path(os.path.relpath(name, folder)).as_posix() for name in names)
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -144,7 +144,8 @@ def _read_tables(
     rows = list(_named_rows(files, tables, config, skipped))
     captions: dict[str, list[str] | None] = {}
     missing: dict[str, None] = {}
-    matches = names.match([spellings for _, spellings in rows], files.images)
+    wanted = names.through_links((x for _, x in rows), files.images, files.root)
+    matches = names.match(wanted, files.images)
     for (row, spellings), name in zip(rows, matches):
         if name is None:
             missing[spellings[-1]] = None

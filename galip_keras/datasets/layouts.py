@@ -14,6 +14,7 @@ from typing import Any
 from galip_keras.datasets import FOLDER_OPTIONS, metadata, sidecars
 from galip_keras.datasets.captioning import Files, captioned, found_instead
 from galip_keras.datasets.records import Config, Record, Skipped
+from galip_keras.files import files_below
 from galip_keras.images import SUFFIXES
 
 # The names of Hugging Face's ImageFolder.
@@ -104,7 +105,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 def _read_split(config: Config, folder: Path, skipped: Skipped) -> Iterator[Record]:
     root = Path(config.source)
     prefix = PurePosixPath(folder.relative_to(root).as_posix())
-    names = [str(prefix / name) for name in _walk(folder)]
+    names = [str(prefix / name) for name in files_below(folder)]
     images = [name for name in names if _is_image(name)]
     others = [name for name in names if not _is_image(name)]
     if not images:
@@ -119,32 +120,8 @@ def _read_split(config: Config, folder: Path, skipped: Skipped) -> Iterator[Reco
 
 def _files(folder: Path) -> list[str]:
     """The images, texts and tables in a folder and its subfolders, sorted."""
-    return [name for name in _walk(folder) if _is_image(name) or _has_captions(name)]
-
-
-def _walk(folder: Path) -> list[str]:
-    """All files in a folder and its subfolders, sorted. Hidden ones do not count."""
-    names: list[str] = []
-    visited = set()
-    for parent, subfolders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        # A link to a parent folder would otherwise be followed forever.
-        real = os.path.realpath(parent)
-        if real in visited:
-            subfolders.clear()
-            continue
-        visited.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        relative = Path(parent).relative_to(folder)
-        for name in files:
-            # Not a dangling link, nor a pipe, where reading would wait forever.
-            is_hidden = name.startswith(".")
-            if not is_hidden and os.path.isfile(os.path.join(parent, name)):
-                names.append((relative / name).as_posix())
-    return sorted(names)
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    names = files_below(folder)
+    return [name for name in names if _is_image(name) or _has_captions(name)]
 
 
 def _is_image(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import unicodedata
 from collections import defaultdict
@@ -40,6 +41,37 @@ def match(wanted: Sequence[Sequence[str]], names: Iterable[str]) -> list[str | N
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def through_links(
+    wanted: Iterable[Sequence[str]], names: Sequence[str], root: Path
+) -> list[list[str]]:
+    """Add the names of files in folders that have another name, such as a link.
+
+    Args:
+        wanted: iterable of sequences of strings. As for `match`.
+        names: sequence of strings. The files, relative to `root`.
+        root: path.
+
+    Returns:
+        A list of lists of spellings.
+    """
+    folders = dict.fromkeys(map(os.path.dirname, names))
+    own = {os.path.realpath(root / folder): folder for folder in folders}
+
+    @functools.cache
+    def known(folder: str) -> str | None:
+        # A name in a table may hold characters that no path can.
+        with contextlib.suppress(ValueError):
+            return own.get(os.path.realpath(root / folder))
+        return None
+
+    found = []
+    for written in wanted:
+        places = [(known(os.path.dirname(x)), os.path.basename(x)) for x in written]
+        others = ["/".join(filter(None, x)) for x in places if x[0] is not None]
+        found.append([*written, *others])
+    return found
 
 
 def spellings(name: str, root: Path, folder: PurePosixPath) -> list[str]:

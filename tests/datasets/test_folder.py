@@ -19,6 +19,7 @@ from PIL import Image
 from stored import captions, skipped
 
 from galip_keras.datasets import prepare, report
+from galip_keras.files import files_below
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EMOJI = REPOSITORY.parent / "shared" / "data" / "fluent_emoji"
@@ -138,6 +139,24 @@ def test_links(folder, tmp_path):
     assert captions(prepared(folder)).keys() == {"linked/a.png"}
 
 
+@pytest.mark.parametrize("link", ["a", "latest", "deep/a"])
+@pytest.mark.parametrize("named", ["images", "the link"])
+@pytest.mark.parametrize("is_older", [True, False])
+def test_a_real_name_comes_before_a_link(folder, link, named, is_older):
+    (folder / link).parent.mkdir(exist_ok=True)
+    for is_link in (is_older, not is_older):
+        if is_link:
+            (folder / link).symlink_to(folder / "images")
+        else:
+            write_image(folder / "images" / "a.png")
+    name = link if named == "the link" else named
+    jsonl(folder / "metadata.jsonl", {"file_name": f"{name}/a.png", "text": "a bird"})
+    assert files_below(folder) == ["images/a.png", "metadata.jsonl"]
+    builder = prepared(folder)
+    assert captions(builder) == {"images/a.png": ["a bird"]}
+    assert report(builder) == []
+
+
 def test_names_that_are_not_utf_8(folder):
     name = os.fsdecode(b"bl\xe5.png")
     try:
@@ -229,11 +248,13 @@ def test_bad_rows_are_skipped_and_reported(folder, tmp_path):
 def test_long_captions_are_kept_and_reported(folder):
     pair(folder / "a.png", "a" * 1000)
     pair(folder / "b.png", "b" * 1001)
+    pair(folder / "c.png", "a bird, " * 25)
+    pair(folder / "d.png", "a bird, " * 25 + "red")
     builder = prepared(folder)
     assert len(captions(builder)["b.png"][0]) == 1001
     (line,) = report(builder)
-    assert line.startswith("1 image with a caption over 1000 characters")
-    assert line.endswith("only the first 77 tokens are read: b.png")
+    assert line.startswith("2 images with a caption over 77 tokens")
+    assert line.endswith("only the first 77 are read: b.png, d.png")
 
 
 def test_report_shows_ten_names_and_is_kept(folder):

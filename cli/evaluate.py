@@ -6,7 +6,7 @@ import click
 
 from galip_cli.options import DATA_DIR, captioning
 from galip_cli.quiet import quiet_imports
-from galip_keras.metrics.config import FEATURES, METRICS
+from galip_keras.metrics.config import FEATURES, METRICS, READERS
 
 
 def _names(context, parameter, value):
@@ -44,6 +44,15 @@ def _names(context, parameter, value):
     metavar="FOLDER",
     help="Images to evaluate instead of a --model. Given twice, the second folder "
     "holds real images to compare with instead of those of a --dataset.",
+)
+@click.option(
+    "--reader",
+    type=click.Choice(READERS),
+    default="training",
+    show_default=True,
+    metavar="NAME",
+    help="How the images of folders are read: as for training, or as by pytorch-fid, "
+    "without transparency and EXIF rotation.",
 )
 @click.option(
     "--metrics",

@@ -139,6 +139,25 @@ def read_image(source: Source, upright: bool = True) -> Image.Image:
         return _to_rgb(image)
 
 
+def read_as_pytorch_fid(source: Source) -> Image.Image:
+    """Read an image file as RGB in the way of pytorch-fid and clean-fid.
+
+    Pillow alone converts it: transparency is dropped, 16-bit grey is clipped, and the
+    rotation in EXIF data is ignored.
+
+    Args:
+        source: path or bytes. As for `read_image`.
+
+    Returns:
+        An RGB `PIL.Image.Image`.
+
+    Raises:
+        ImageError: If the file cannot be read as an image.
+    """
+    with open_image(source) as image:
+        return image.convert("RGB")
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError("floating point pixels")

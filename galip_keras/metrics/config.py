@@ -27,6 +27,9 @@ FEATURES = (
     "toybirds",
 )
 
+# How the images of a folder can be read: as for training, or as pytorch-fid does.
+READERS = ("training", "pytorch-fid")
+
 _Path = str | os.PathLike[str]
 
 
@@ -42,6 +45,7 @@ class EvaluationConfig:
             come from it.
         images: path. A folder of images to evaluate instead of `model`.
         real: path. A folder of real images, instead of those of `dataset`.
+        reader: string. One of `READERS`: how the images of folders are read.
         split: string. The split of `dataset`. Defaults to the test split if there is
             one.
         metrics: sequence of keys of `METRICS`. Defaults to all that can be computed.
@@ -75,6 +79,7 @@ class EvaluationConfig:
     dataset: str | None = None
     images: _Path | None = None
     real: _Path | None = None
+    reader: str = "training"
     split: str | None = None
     metrics: Sequence[str] | None = None
     features: str = "clip"
@@ -97,3 +102,7 @@ class EvaluationConfig:
             raise ValueError("give either a `model` or a folder of `images`")
         if self.model is not None and self.dataset is None:
             raise ValueError("give a `dataset`: the model needs captions")
+        if self.reader not in READERS:
+            raise ValueError(f"`reader` must be one of {', '.join(READERS)}")
+        if self.reader != "training" and self.images is None and self.real is None:
+            raise ValueError("`reader` is for folders: give `images` or leave it out")

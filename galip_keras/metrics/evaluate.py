@@ -96,7 +96,8 @@ def _images(
     config: EvaluationConfig, network: GALIPTextToImage | None, split: Split | None
 ) -> ImageSet:
     if network is None or split is None:
-        return image_sets.of_folder(str(config.images), config.num_images)
+        folder = str(config.images)
+        return image_sets.of_folder(folder, config.num_images, config.reader)
     return image_sets.generated(
         network, str(config.model), split, config.num_images, config.seed
     )
@@ -112,7 +113,7 @@ def _real(
     if config.statistics:
         return Statistics.load(config.statistics), None
     if config.real:
-        return image_sets.of_folder(config.real), None
+        return image_sets.of_folder(config.real, reader=config.reader), None
     if split is None:
         return None, None
     if network is not None:

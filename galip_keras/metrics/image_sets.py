@@ -14,7 +14,14 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from galip_keras.datasets import pipeline
-from galip_keras.images import SUFFIXES, ImageError, open_image, read_image
+from galip_keras.files import files_below
+from galip_keras.images import (
+    SUFFIXES,
+    ImageError,
+    open_image,
+    read_as_pytorch_fid,
+    read_image,
+)
 from galip_keras.models.text_encoder import padded_batches
 
 if TYPE_CHECKING:
@@ -146,9 +153,14 @@ def of_split(split: Split, size: int) -> ImageSet:
 
 
 def of_folder(
-    folder: str | os.PathLike[str], num_images: int | None = None
+    folder: str | os.PathLike[str],
+    num_images: int | None = None,
+    reader: str = "training",
 ) -> ImageSet:
     """The images in a folder and its subfolders, sorted by name.
+
+    They are found as for training: hidden files are left out, links are followed, and a
+    subfolder with several names counts once.
 
     The caption of an image is in a text file of the same name, or is the prompt that
     `galip sample` wrote into the image.
@@ -156,43 +168,50 @@ def of_folder(
     Args:
         folder: path.
         num_images: int. The number of images to take. Defaults to all.
+        reader: string. One of `galip_keras.metrics.config.READERS`.
 
     Raises:
         ValueError: If there are fewer than two.
     """
-    paths = sorted(
-        path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES
-    )[:num_images]
+    names = files_below(folder) if os.path.isdir(folder) else []
+    paths = sorted(Path(folder, name) for name in names)
+    paths = [x for x in paths if x.suffix.lower() in SUFFIXES][:num_images]
     if len(paths) < 2:
         found = "one image" if paths else "no images"
         raise ValueError(f"{folder} holds {found}: give a folder of two or more")
 
     def batches():
         for i in range(0, len(paths), BATCH_SIZE):
-            yield [_read(path) for path in paths[i : i + BATCH_SIZE]]
+            yield [_read(path, reader) for path in paths[i : i + BATCH_SIZE]]
 
-    sizes, grey, captions = zip(*map(_header, paths))
+    headers = (_header(path, reader) for path in paths)
+    sizes, grey, captions = zip(*headers)
+    facts = {"folder": str(folder), "grey": sum(grey), "sizes": len(set(sizes))}
+    if reader != "training":
+        facts["reader"] = reader
     return ImageSet(
         len(paths),
         batches,
         None if None in captions else list(captions),
-        {"folder": str(folder), "grey": sum(grey), "sizes": len(set(sizes))},
+        facts,
     )
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, reader: str) -> np.ndarray:
+    read = read_image if reader == "training" else read_as_pytorch_fid
     try:
-        return np.asarray(read_image(path))
+        return np.asarray(read(path))
     except ImageError as error:
         raise ValueError(f"{path}: {error}: repair the image or remove it") from error
 
 
-def _header(path: Path) -> tuple[tuple[int, int] | None, bool, str | None]:
+def _header(path: Path, reader: str) -> tuple[tuple[int, int] | None, bool, str | None]:
     """The size of an image, whether it is grey, and its caption if it has one."""
     text = path.with_suffix(".txt")
     try:
         with open_image(path) as image:
-            size, is_grey = _upright_size(image), image.mode in _GREY_MODES
+            size = _upright_size(image) if reader == "training" else image.size
+            is_grey = image.mode in _GREY_MODES
             caption = getattr(image, "text", {}).get("prompt") or _prompt(image)
     except ImageError:
         # `_read` will report it.

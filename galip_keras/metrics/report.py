@@ -104,6 +104,8 @@ def notes(report: dict[str, Any]) -> list[str]:
     for side in filter(None, (images, real)):
         if side.get("grey"):
             lines.append(f"grey images in {side['folder']}: {side['grey']}")
+        if "reader" in side:
+            lines.append(f"images in {side['folder']} are read as by {side['reader']}")
     for figure in report["figures"]:
         by = measured_by(figure)
         if "resize" in figure:

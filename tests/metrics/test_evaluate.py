@@ -276,6 +276,37 @@ def test_files_of_every_kind_are_read_as_in_training(tmp_path):
 
 
 @once
+def test_files_are_found_as_in_training(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    noise((9, 9)).save(folder / "a.png")
+    (folder / "._a.png").write_bytes(b"of macOS")
+    (tmp_path / "more").mkdir()
+    noise((9, 9)).save(tmp_path / "more" / "b.png")
+    (folder / "linked").symlink_to(tmp_path / "more")
+    (folder / "again").symlink_to(tmp_path / "more")
+    (folder / "round").symlink_to(folder)
+    assert image_sets.of_folder(folder).count == 2
+
+
+@once
+def test_files_are_read_as_by_pytorch_fid(tmp_path):
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    noise((40, 30)).save(tmp_path / "a.png", exif=turned)
+    Image.new("RGBA", (40, 30), (200, 30, 40, 0)).save(tmp_path / "b.png")
+    images = image_sets.of_folder(tmp_path, reader="pytorch-fid")
+    assert (images.facts["sizes"], images.facts["reader"]) == (1, "pytorch-fid")
+    (batch,) = images.batches()
+    for path, pixels in zip(sorted(tmp_path.iterdir()), batch, strict=True):
+        expected = np.asarray(Image.open(path).convert("RGB"))
+        np.testing.assert_array_equal(pixels, expected)
+    for reader in ("clean", "pytorch-fid"):
+        with pytest.raises(ValueError, match="`reader`"):
+            EvaluationConfig("toybirds", "toybirds", reader=reader)
+
+
+@once
 def test_features_that_are_not_finite(noise_images, scorer, monkeypatch):
     monkeypatch.setattr(
         "galip_keras.metrics.features.Extractor.__call__",

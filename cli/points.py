@@ -12,6 +12,8 @@ def read(network, prompts, seeds, truncation):
     """The `latent.Point` of each prompt and its seed."""
     from galip_keras.sampling import latent
 
+    texts = [prompt for prompt in prompts if not is_file(prompt)]
+    network.preprocessor.warn_of_lost_words(texts)
     return [
         latent.load(prompt, network)
         if is_file(prompt)

@@ -157,6 +157,8 @@ def sample(
         raise click.UsageError("exports do not take --plus, --minus and --best-of.")
     sampler = Sampler(network, truncation, plus, minus, best_of, scorer, batch_size)
     asked = dict.fromkeys([*(output.prompt for output in outputs), *plus, *minus])
+    # An export has no preprocessor, and warns itself.
+    getattr(network, "preprocessor", network).warn_of_lost_words(list(asked))
     _warn_of_unknown_words(network, model, list(asked))
     facts = {"truncation": truncation, "model": model}
     bulk = Bulk(sampler, outputs, folder, facts, file_format)

@@ -23,6 +23,7 @@ from absl import logging
 from galip_keras.datasets import FOLDER_OPTIONS, summary
 from galip_keras.datasets.jpeg import Box, to_jpeg
 from galip_keras.images import ImageError, Source
+from galip_keras.models.prompts import is_too_long
 
 # Images in flight. This bounds the memory, whatever the size of the dataset.
 _CHUNK = 64
@@ -265,7 +266,7 @@ class CaptionedImages(
             if not captions:
                 skipped["blank caption"].append(record.name)
                 continue
-            if max(map(len, captions)) > summary.LONG_CAPTION:
+            if any(map(is_too_long, captions)):
                 long_captions.append(record.name)
             # As bytes, because the name of a file need not be UTF-8.
             name = os.fsencode(record.name)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# In characters. CLIP reads 77 tokens, about 300 characters of English.
-LONG_CAPTION = 1000
-
 _NAMES_SHOWN = 10
 
 
@@ -19,8 +16,8 @@ def lines(metadata: Mapping[str, Any]) -> list[str]:
         shown.append(f"skipped {_images(count)}: {reasons(skipped)}")
     if long := metadata.get("long_captions"):
         shown.append(
-            f"{_images(len(long))} with a caption over {LONG_CAPTION} characters: "
-            f"only the first 77 tokens are read: {_names(long)}"
+            f"{_images(len(long))} with a caption over 77 tokens, of which only the "
+            f"first 77 are read: {_names(long)}"
         )
     return shown
 

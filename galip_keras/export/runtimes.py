@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from galip_keras.models.noise import expand_seeds, noise
-from galip_keras.models.prompts import clean
+from galip_keras.models.prompts import clean, warn_of_lost_words
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -76,7 +76,9 @@ class Exported(abc.ABC):
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.manifest = manifest
         self.latent_dim = manifest["latent_dim"]
-        self._tokenize = _tokenizer(folder, manifest["sequence_length"])
+        self._length = manifest["sequence_length"]
+        self._tokenizer = _tokenizer(folder)
+        self._warns = True
 
     def generate(
         self,
@@ -101,7 +103,28 @@ class Exported(abc.ABC):
 
     def embed(self, prompts: Sequence[str]) -> np.ndarray:
         """Text embeddings, a float32 array `(len(prompts), embedding_dim)`."""
+        self.warn_of_lost_words(prompts)
         return np.asarray(self._encode(token_ids=self._tokenize(prompts)))
+
+    def warn_of_lost_words(self, prompts: Sequence[str]) -> None:
+        """Warn about words that are not read, unless that was done before."""
+        self._warns = self._warns and not warn_of_lost_words(
+            clean(list(prompts)),
+            lambda words: map(len, self._tokenizer.encode_batch(words)),
+            self._length,
+        )
+
+    def _tokenize(self, prompts: Sequence[str]) -> np.ndarray:
+        """Token ids `(len(prompts), sequence_length)`."""
+        found = self._tokenizer
+        start, end = (
+            found.token_to_id(f"<|{name}oftext|>") for name in ("start", "end")
+        )
+        ids = np.zeros((len(prompts), self._length), "int32")
+        for row, encoding in zip(ids, found.encode_batch(clean(list(prompts)))):
+            tokens = [start, *encoding.ids[: self._length - 2], end]
+            row[: len(tokens)] = tokens
+        return ids
 
     @abc.abstractmethod
     def decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
@@ -165,23 +188,10 @@ class SavedModel(Exported):
         return np.stack([tf.io.decode_png(file).numpy() for file in files])
 
 
-def _tokenizer(
-    folder: Path, sequence_length: int
-) -> Callable[[Sequence[str]], np.ndarray]:
-    """A function from prompts to token ids `(len(prompts), sequence_length)`."""
+def _tokenizer(folder: Path) -> Any:
     import tokenizers
 
-    found = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
-    start, end = (found.token_to_id(f"<|{name}oftext|>") for name in ("start", "end"))
-
-    def tokenize(prompts: Sequence[str]) -> np.ndarray:
-        ids = np.zeros((len(prompts), sequence_length), "int32")
-        for row, encoding in zip(ids, found.encode_batch(clean(list(prompts)))):
-            tokens = [start, *encoding.ids[: sequence_length - 2], end]
-            row[: len(tokens)] = tokens
-        return ids
-
-    return tokenize
+    return tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
 
 
 def _litert(path: str) -> Callable[..., Any]:

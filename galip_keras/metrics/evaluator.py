@@ -99,6 +99,8 @@ class Evaluator:
         if left_out and (metrics or not chosen):
             name, reason = next(iter(left_out.items()))
             raise ValueError(f"{name} cannot be measured: {reason}")
+        if images.captions and self.scorers:
+            self.scorers[0].preprocessor.warn_of_lost_words(images.captions)
         known = self._statistics_of_real(chosen, real, cache, progress)
         features = self._features(chosen, images, progress)
         report = {

@@ -42,7 +42,7 @@ class Scorer:
         self.extractor = extractor
         self.is_own = is_own
         self._encoder = text_encoder(clip, preprocessor.sequence_length)
-        self._preprocessor = preprocessor
+        self.preprocessor = preprocessor
 
     @classmethod
     def of_model(cls, model: GALIPTextToImage) -> Scorer:
@@ -73,4 +73,4 @@ class Scorer:
 
     def embed(self, captions: Sequence[str]) -> np.ndarray:
         """Text embeddings `(len(captions), embedding_dim)`, float32."""
-        return embed_texts(self._encoder, self._preprocessor, captions, BATCH_SIZE)
+        return embed_texts(self._encoder, self.preprocessor, captions, BATCH_SIZE)

@@ -10,7 +10,7 @@ from keras_hub.models import TextToImagePreprocessor
 
 from galip_keras.backend import Tensor
 from galip_keras.models.backbone import GALIPBackbone
-from galip_keras.models.prompts import clean
+from galip_keras.models.prompts import clean, warn_of_lost_words
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
@@ -61,6 +61,9 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
         # === Config ===
         self.sequence_length = sequence_length
 
+        # Whether the next prompt that is too long is worth a warning.
+        self.warns = True
+
     def build(self, input_shape: Any) -> None:
         self.built = True
 
@@ -70,7 +73,25 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
         return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
     def generate_preprocess(self, x: Any) -> Tensor:
+        self.warn_of_lost_words(x)
         return self(x)
+
+    def warn_of_lost_words(self, prompts: Any) -> None:
+        """Warn about words beyond `sequence_length`, unless that was done before.
+
+        Args:
+            prompts: a string, a list of strings or a string tensor.
+        """
+        texts = clean(prompts) if self.warns else None
+        # In a `tf.function` they are not known.
+        if not isinstance(texts, (str, list)):
+            return
+        texts = [texts] if isinstance(texts, str) else texts
+        self.warns = not warn_of_lost_words(
+            texts,
+            lambda words: map(len, self.tokenizer(words)),
+            self.sequence_length,
+        )
 
     def unknown_words(self, prompts: Sequence[str]) -> list[str]:
         """Return the words of prompts that the training captions never used.

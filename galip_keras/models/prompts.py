@@ -1,14 +1,30 @@
 """Clean prompts and captions as OpenAI's CLIP does, before its tokenizer."""
 
 import html
+import itertools
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ftfy
 import numpy as np
 
+from galip_keras.console import say
+
 # The words of OpenAI's tokenizer. In a graph keras-hub's tokenizer splits
 # elsewhere, but never joins words on different lines.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{Z}\p{L}\p{N}]+"
+
+# The same without \p, which Python does not know.
+_UNITS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
+
+# CLIP reads 77 tokens. Two of them mark the start and the end.
+_MAX_TOKENS = 75
+_MANY_CHARACTERS = 1000
+
+# Characters of lost words in a warning.
+_SHOWN = 1000
 
 
 def clean(texts: Any) -> Any:
@@ -47,3 +63,48 @@ def _clean_in_graph(texts):
     texts = tf.strings.regex_replace(texts, r"[\s\p{Z}]+", "\n")
     texts = tf.strings.lower(texts, encoding="utf-8")
     return tf.strings.regex_replace(texts, _WORDS, "\\0\n")
+
+
+def is_too_long(text: str) -> bool:
+    """Whether CLIP surely cuts a text off, whatever its vocabulary.
+
+    A word, a digit and a run of symbols are at least one token each.
+    """
+    if len(text) <= _MAX_TOKENS:
+        return False
+    units = _UNITS.findall(clean(text))
+    return len(units) > _MAX_TOKENS or len(text) > _MANY_CHARACTERS
+
+
+def warn_of_lost_words(
+    prompts: Sequence[str],
+    count_tokens: Callable[[list[str]], Iterable[int]],
+    sequence_length: int,
+) -> bool:
+    """Tell the user which words of prompts are beyond what CLIP reads.
+
+    Args:
+        prompts: sequence of strings, cleaned.
+        count_tokens: callable. The number of tokens of each of some words.
+        sequence_length: int. The tokens of a prompt that are read, start and end
+            included.
+
+    Returns:
+        Whether any words are lost.
+    """
+    lost = []
+    for prompt in prompts:
+        # A token stands for at least one byte.
+        if len(prompt.encode(errors="replace")) > sequence_length - 2:
+            words = prompt.split()
+            ends = itertools.accumulate(count_tokens(words), initial=2)
+            cut = [w for w, end in zip(words, list(ends)[1:]) if end > sequence_length]
+            lost += [" ".join(cut)] * bool(cut)
+    if lost:
+        count = "one prompt is" if len(lost) == 1 else f"{len(lost)} prompts are"
+        shown = textwrap.shorten("; ".join(lost), _SHOWN, placeholder=" ...")
+        say(
+            f"Warning: {count} longer than the {sequence_length} tokens that CLIP "
+            f"reads. These words have no effect: {shown}"
+        )
+    return bool(lost)

@@ -194,6 +194,8 @@ def build_model(config: TrainingConfig) -> GALIPTextToImage:
     model = load_model(config.init or config.preset, config.clip)
     if model.preprocessor is None:
         raise ValueError(f"{config.init} has no tokenizer: it cannot read captions")
+    # The data report counts captions that are too long.
+    model.preprocessor.warns = False
     return model
 
 

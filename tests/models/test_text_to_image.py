@@ -76,6 +76,19 @@ def test_a_missing_seed_is_random(model):
     assert not np.array_equal(*images)
 
 
+def test_words_that_are_not_read_are_named_once(model, capsys):
+    model.preprocessor.warns = True
+    short, long = "a bird, " * 5, "a bird, " * 100 + "red"
+    model.generate([short, "", PROMPTS[1]], seed=0)
+    assert capsys.readouterr().err == ""
+    for seed in (0, 1):
+        model.generate([short, long], seed=seed)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "one prompt is longer than the 77 tokens" in line
+    assert line.endswith("bird, red")
+    assert "bird" not in line.partition("effect: ")[0]
+
+
 def test_images_are_the_backbone_s(model):
     token_ids = model.preprocessor(["a red bird"])
     latents = np.asarray(noise([3], 100))

@@ -126,6 +126,10 @@ class TrainingConfig:
     allow_bad: bool = _setting(
         False, "Go on even if more than 1 % of the images cannot be used."
     )
+    allow_changed_data: bool = _setting(
+        False,
+        "Resume a run even if its images or captions have changed since it began.",
+    )
     data_dir: str | None = _setting(
         None,
         "Where prepared datasets live.",

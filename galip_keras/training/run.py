@@ -13,10 +13,11 @@ from typing import Any
 import keras
 import keras_hub
 
-from galip_keras import __version__, backend, datasets
+from galip_keras import __version__, backend
 from galip_keras.console import say, silence
 from galip_keras.files import make_folder, write_text
 from galip_keras.presets.loading import CONFIG
+from galip_keras.training import data
 from galip_keras.training.config import TrainingConfig, check_names, settings
 from galip_keras.training.loop import Loop, Outcome
 from galip_keras.training.plan import (
@@ -79,10 +80,11 @@ class Run:
         Raises:
             ValueError: where training could not start.
         """
-        self._check_folder()
+        earlier = self._check_folder()
         _check_devices(self.config)
         with backend.main_first():
             plan = Plan.of(self.config)
+            data.check(plan, earlier, data.facts(plan))
         return {"run": str(self.folder), **plan.to_dict()}
 
     def train(self, max_hours: float | None = None) -> Outcome:
@@ -102,7 +104,7 @@ class Run:
         """
         deadline = max_hours and time.monotonic() + 3600 * max_hours
         config = self.config
-        self._check_folder()
+        earlier = self._check_folder()
         with self._new_folder():
             if config.deterministic or (
                 config.deterministic is None and backend.is_cpu()
@@ -113,7 +115,7 @@ class Run:
                 plan = Plan.of(config)
                 _warn_of_random_clip(config)
                 if backend.is_main():
-                    self._write_start(plan)
+                    self._write_start(plan, earlier)
                 embeddings = plan.embed_captions()
         with backend.use(config.num_devices) as is_shared:
             if is_shared:
@@ -122,18 +124,23 @@ class Run:
             loop = Loop(self.folder, plan, embeddings)
             return loop.run(deadline, self.resume)
 
-    def _check_folder(self) -> None:
-        """Make sure that nothing in the run folder would be lost."""
+    def _check_folder(self) -> dict[str, Any]:
+        """Make sure that nothing in the run folder would be lost.
+
+        Returns:
+            The content of its `config.json`, empty if there is no run in it.
+        """
         folder = self.folder
         if not backend.is_main() or not folder.is_dir() or not any(folder.iterdir()):
-            return
+            return {}
         if not self.resume:
             raise ValueError(
                 f"the run folder {folder} is not empty: go on with the run in it with "
                 "`resume`, or choose another `run`"
             )
         earlier = self._read_config()
-        changes = self.config.changes_from(earlier)
+        compared = data.without_places(self.config, earlier)
+        changes = self.config.changes_from(compared)
         if changes:
             raise ValueError(
                 f"the run in {folder} has other settings: {'; '.join(changes)}. Resume "
@@ -141,17 +148,22 @@ class Run:
             )
         missing = [name for name in settings() if name not in earlier]
         if missing:
-            say(f"{CONFIG} is of another version: it has no {', '.join(missing)}.")
+            say(
+                f"{CONFIG} is of another version, without {', '.join(missing)}: the "
+                "run goes on with the values of now, the defaults if none are given."
+            )
+        return earlier
 
     def _read_config(self) -> dict[str, Any]:
         """The settings with which the run in the folder began."""
         try:
             content = json.loads((self.folder / CONFIG).read_text())
-            _ = content["dataset"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError):
+            content = None
+        if not isinstance(content, dict) or content.keys().isdisjoint(settings()):
             raise ValueError(
                 f"{self.folder} holds no run to resume: {CONFIG} is missing or damaged"
-            ) from error
+            )
         return content
 
     @contextlib.contextmanager
@@ -169,7 +181,9 @@ class Run:
                 self.folder.rmdir()
             raise
 
-    def _write_start(self, plan: Plan) -> None:
+    def _write_start(self, plan: Plan, earlier: dict[str, Any]) -> None:
+        found = data.facts(plan)
+        is_new = data.check(plan, earlier, found)
         versions = {
             "python": platform.python_version(),
             "galip_keras": __version__,
@@ -178,15 +192,9 @@ class Run:
             "backend": keras.backend.backend(),
         }
         (self.folder / "checkpoints").mkdir(exist_ok=True)
-        content = {**self.config.to_dict(), "versions": versions}
+        content = {**self.config.to_dict(), "versions": versions, data.DATA: found}
         write_text(self.folder / CONFIG, f"{json.dumps(content, indent=2)}\n")
-        report = self.folder / "data_report.txt"
-        if not report.exists():
-            lines = datasets.report(plan.builder)
-            for line in lines:
-                say(f"Data: {line}")
-            text = "\n".join(lines) or "nothing was left out"
-            write_text(report, f"{text}\n")
+        data.write_report(plan, self.folder / "data_report.txt", is_new)
 
 
 def train(

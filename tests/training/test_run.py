@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import keras
@@ -84,6 +85,7 @@ def test_run_folder(run):
 
 def test_config_holds_all_settings(run, settings):
     config = json.loads((run.folder / "config.json").read_text())
+    assert config.pop("data")["images"] == 6
     versions = config.pop("versions")
     assert {"galip_keras", "keras", "backend"} <= versions.keys()
     expected = {**settings, "data_dir": str(settings["data_dir"])}
@@ -393,6 +395,49 @@ def test_resume_refuses_other_settings(copy, settings):
     message = "batch_size was 2 and is 3; seed was 3 and is 4"
     with pytest.raises(ValueError, match=message):
         train(**changed, steps=4, run=copy, resume=True)
+
+
+@once
+def test_changed_data_are_told_and_asked_for(settings, tmp_path, capfd):
+    folder = shutil.copytree(settings["dataset"].partition(":")[2], tmp_path / "images")
+    changed = {**settings, "dataset": f"folder:{folder}", "run": tmp_path / "run"}
+    train(**changed, steps=1)
+    # A copy elsewhere has the same contents, but other times.
+    moved = folder.rename(tmp_path / "moved")
+    for file in moved.iterdir():
+        os.utime(file, (1, 1))
+    changed["dataset"] = f"folder:{moved}"
+    capfd.readouterr()
+    train(**changed, steps=1, resume=True)
+    assert "The data have moved, unchanged: dataset was" in capfd.readouterr().err
+    first = sorted(moved.glob("*.png"))[0]
+    first.write_bytes(b"broken")
+    changed["allow_bad"] = True
+    for dry_run in (True, False):
+        with pytest.raises(ValueError, match=r"6 images then, 5 now\).*`allow_changed"):
+            train(**changed, steps=1, resume=True, dry_run=dry_run)
+    report = tmp_path / "run" / "data_report.txt"
+    assert report.read_text() == "nothing was left out\n"
+    train(**changed, steps=1, resume=True, allow_changed_data=True)
+    errors = capfd.readouterr().err
+    assert "Warning: the images or captions have changed" in errors
+    assert f"Data: skipped 1 image: cannot be read: {first.name}" in errors
+    assert first.name in report.read_text()
+    # From now on these are the data of the run.
+    train(**changed, steps=1, resume=True)
+    assert "changed" not in capfd.readouterr().err
+
+
+@once
+def test_an_older_run_lacks_settings(copy, settings, capfd):
+    path = copy / "config.json"
+    content = json.loads(path.read_text())
+    for name in ("range_weight", "data", "dataset"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    train(**settings, steps=4, run=copy, resume=True)
+    assert "without dataset, range_weight: the run goes on" in capfd.readouterr().err
+    assert json.loads(path.read_text())["range_weight"] == 0
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]"])

@@ -23,8 +23,9 @@ _UNITS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 _MAX_TOKENS = 75
 _MANY_CHARACTERS = 1000
 
-# Characters of lost words in a warning.
-_SHOWN = 1000
+# How much of the lost words a warning shows.
+_CHARACTERS_SHOWN = 1000
+_PROMPTS_SHOWN = 10
 
 
 def clean(texts: Any) -> Any:
@@ -102,9 +103,10 @@ def warn_of_lost_words(
             lost += [" ".join(cut)] * bool(cut)
     if lost:
         count = "one prompt is" if len(lost) == 1 else f"{len(lost)} prompts are"
-        shown = textwrap.shorten("; ".join(lost), _SHOWN, placeholder=" ...")
+        shown = [textwrap.shorten(x, _CHARACTERS_SHOWN) for x in lost[:_PROMPTS_SHOWN]]
+        shown += ["..."] * (len(lost) > _PROMPTS_SHOWN)
         say(
             f"Warning: {count} longer than the {sequence_length} tokens that CLIP "
-            f"reads. These words have no effect: {shown}"
+            f"reads. These words have no effect: {'; '.join(shown)}"
         )
     return bool(lost)

@@ -127,6 +127,16 @@ def test_a_saved_model_takes_strings_and_gives_png(saved_model, model, tmp_path)
     assert stored < 1.2 * weights
 
 
+def test_an_export_names_the_words_that_it_does_not_read(saved_model, model, capsys):
+    exported = runtimes.load(saved_model)
+    model.preprocessor.warns = True
+    for network in (model, exported, exported):
+        network.embed(["a bird", "a bird, " * 50 + "red"])
+    line, same = capsys.readouterr().err.splitlines()
+    assert line == same
+    assert line.endswith("bird, red")
+
+
 @pytest.mark.slow
 def test_xla_makes_the_same_images(model, tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "should_jit", lambda generator: True)

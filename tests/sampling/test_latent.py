@@ -172,6 +172,15 @@ def test_a_strip_from_prompt_to_prompt(edit, model):
     assert differ(pixels[:, :32], pixels[:, -32:]) > 1
 
 
+def test_all_words_that_are_lost_are_in_one_warning(edit):
+    prompts = [f"{'a bird, ' * 60}{color}" for color in ("red", "blue")]
+    _, errors = edit("interpolate", "a bird", *prompts, "--seeds", 4)
+    (line,) = errors.splitlines()
+    assert "2 prompts are longer than the 77 tokens" in line
+    assert line.endswith("bird, blue")
+    assert "bird, red; " in line
+
+
 def test_a_film_from_seed_to_seed(edit, model):
     args = ["an owl", "--seeds", "0-2", "--format", "gif", "--frames", 7, "--loop"]
     (path,), _ = edit("interpolate", *args)

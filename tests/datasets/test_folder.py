@@ -449,6 +449,7 @@ def test_import_is_cheap():
     child.run(code)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not EMOJI.exists(), reason="needs the emoji dataset")
 def test_fluent_emoji(tmp_path):
     builder = prepare(f"folder:{EMOJI / 'test'}", data_dir=tmp_path)

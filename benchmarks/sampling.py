@@ -60,8 +60,8 @@ def main():
 def measure(args):
     """Measure the rates and rows of one backend."""
     common.use_cores()
+    from galip_keras.models.precision import set_precision
     from galip_keras.models.text_to_image import build
-    from galip_keras.presets.precision import set_precision
 
     rates = [common.rates(_compute_dtype(args), args.quick)]
     name = "galip_tiny" if args.quick else "galip_vit_base_patch32"

@@ -69,8 +69,8 @@ def measure(args):
     from galip_keras import GALIP, MateD, backend, datasets
     from galip_keras.datasets import embeddings
     from galip_keras.datasets.pipeline import training_batches
+    from galip_keras.models.precision import set_precision
     from galip_keras.models.text_to_image import build
-    from galip_keras.presets.precision import set_precision
 
     name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
     model = build(name, clip="random")

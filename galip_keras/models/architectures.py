@@ -8,6 +8,7 @@ import keras_hub
 
 from galip_keras.models.clip import FrozenCLIP, load_clip
 from galip_keras.models.mate_g import MateG
+from galip_keras.models.precision import set_precision
 from galip_keras.models.random_clip import random_clip
 
 # Architectures that `from_preset` builds without a preset folder: an untrained
@@ -82,11 +83,27 @@ BUNDLED = {
 }
 
 
-def preset_folder(preset: str) -> str:
-    """Return the folder of a preset of `BUNDLED`, and any other preset as it is."""
-    if preset not in BUNDLED:
-        return preset
-    return str(Path(__file__).parents[1] / "presets" / preset)
+def preset_folder(preset: str | Path) -> str:
+    """Return the folder of a preset.
+
+    Args:
+        preset: string or path. A name in `BUNDLED`, a run folder, which has a preset
+            inside, or any other preset, which is returned as it is.
+
+    Raises:
+        ValueError: if a run has no preset yet.
+    """
+    if preset in BUNDLED:
+        return str(Path(__file__).parents[1] / "presets" / preset)
+    inside = Path(preset) / "preset"
+    if not (inside.is_dir() or (inside.parent / "checkpoints").is_dir()):
+        return str(preset)
+    if not (inside / "config.json").is_file():
+        raise ValueError(
+            f"{preset} is a run without preset/, which is written when training ends: "
+            "resume it, or give another model"
+        )
+    return str(inside)
 
 
 def build_generator(
@@ -113,4 +130,7 @@ def build_generator(
         backbone, tokenizer = load_clip(clip, dtype=dtype)
     feature_layers = spec.get("feature_layers", (1, 4, 8))
     frozen = FrozenCLIP(backbone, feature_layers=feature_layers)
-    return MateG(frozen, dtype=dtype, **spec.get("generator", {})), tokenizer
+    generator = MateG(frozen, dtype=dtype, **spec.get("generator", {}))
+    if dtype is not None:
+        set_precision(generator, dtype)
+    return generator, tokenizer

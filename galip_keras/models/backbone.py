@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 from keras_hub.models import Backbone
@@ -13,6 +13,11 @@ from galip_keras.models.architectures import (
     preset_folder,
 )
 from galip_keras.models.mate_g import MateG
+from galip_keras.models.precision import (
+    forget_mixed_precision,
+    set_precision,
+    with_policy,
+)
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
@@ -83,8 +88,33 @@ class GALIPBackbone(Backbone):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> GALIPBackbone:
-        config = dict(config, generator=keras.layers.deserialize(config["generator"]))
-        return super().from_config(config)
+        generator = config["generator"]
+        policy = keras.dtype_policies.get(config.get("dtype"))
+        saved = generator["config"].get("dtype", policy)
+        is_another = policy.name != keras.dtype_policies.get(saved).name
+        if is_another:
+            # `from_preset(dtype=...)` means the networks inside.
+            generator = with_policy(generator, policy)
+        generator = keras.layers.deserialize(generator)
+        if is_another:
+            set_precision(generator, policy)
+        return super().from_config(dict(config, generator=generator))
+
+    def save_to_preset(self, preset_dir: str, *args: Any, **kwargs: Any) -> None:
+        """As in keras-hub. The precision of the computation is not saved."""
+        super().save_to_preset(preset_dir, *args, **kwargs)
+        forget_mixed_precision(preset_dir)
+
+    def quantize(self, mode: Any = None, **kwargs: Any) -> NoReturn:
+        """Refuse: Keras cannot quantize CLIP's attention on every backend.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "GALIP is quantized when it is exported: galip_keras.export.writers.export("
+            'model, folder, "litert", quantize="int8")'
+        )
 
     @classmethod
     def from_preset(

@@ -52,6 +52,60 @@ def clean(texts: Any) -> Any:
     return clean(np.asarray(texts).tolist())
 
 
+def prompts_in(inputs: Any) -> Any:
+    """Take the prompts out of keras-hub's dict of inputs.
+
+    Raises:
+        ValueError: if there are others than prompts. Negative prompts are such.
+    """
+    if not isinstance(inputs, dict):
+        return inputs
+    if others := sorted(map(str, inputs.keys() - {"prompts"})):
+        raise ValueError(
+            f"GALIP takes `prompts` alone, not {', '.join(others)}. To lead away from "
+            "something, give it to `galip_keras.sample` as `minus`"
+        )
+    if "prompts" not in inputs:
+        raise ValueError("there are no `prompts` in the inputs")
+    return inputs["prompts"]
+
+
+def as_prompts(inputs: Any) -> tuple[list[str], bool]:
+    """Return prompts of any kind as a list of strings.
+
+    Args:
+        inputs: a string, or a list, tuple, array, tensor or `tf.data.Dataset` of
+            strings. Bytes are UTF-8.
+
+    Returns:
+        A tuple of the list, and whether `inputs` was a single string.
+
+    Raises:
+        ValueError: if there are no prompts, or some are no strings.
+    """
+    if hasattr(inputs, "as_numpy_iterator"):
+        batches = map(np.ravel, inputs.as_numpy_iterator())
+        inputs = [prompt for batch in batches for prompt in batch]
+    elif not isinstance(inputs, (str, bytes, list, tuple)):
+        inputs = np.asarray(inputs).tolist()
+    is_scalar = not isinstance(inputs, (list, tuple))
+    prompts = [_as_string(x) for x in ([inputs] if is_scalar else inputs)]
+    if not prompts:
+        raise ValueError("there are no prompts")
+    return prompts, is_scalar
+
+
+def _as_string(prompt):
+    if not isinstance(prompt, (str, bytes)):
+        # A tensor of one string, in a list.
+        prompt = np.asarray(prompt).tolist()
+    if isinstance(prompt, bytes):
+        prompt = prompt.decode("utf-8", "replace")
+    if not isinstance(prompt, str):
+        raise ValueError(f"prompts are strings, not {prompt!r}")
+    return prompt
+
+
 def _is_symbolic(texts):
     import tensorflow as tf
 

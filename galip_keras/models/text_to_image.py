@@ -20,7 +20,9 @@ from galip_keras.models.architectures import (
 )
 from galip_keras.models.backbone import GALIPBackbone
 from galip_keras.models.noise import expand_seeds, noise
+from galip_keras.models.precision import forget_mixed_precision
 from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
+from galip_keras.models.prompts import as_prompts, prompts_in
 from galip_keras.models.text_encoder import text_encoder
 
 
@@ -70,6 +72,7 @@ class GALIPTextToImage(TextToImage):
         self._decode: dict[tuple[int, ...], Any] = {}
 
     jit_compile = backend.jit_compile
+    quantize = GALIPBackbone.quantize
     support_negative_prompts = False
 
     @classmethod
@@ -80,6 +83,11 @@ class GALIPTextToImage(TextToImage):
         if preset in ARCHITECTURES:
             return build(preset, **kwargs)
         return super().from_preset(preset_folder(preset), load_weights, **kwargs)
+
+    def save_to_preset(self, preset_dir: str, *args: Any, **kwargs: Any) -> None:
+        """As in keras-hub. The precision of the computation is not saved."""
+        super().save_to_preset(preset_dir, *args, **kwargs)
+        forget_mixed_precision(preset_dir)
 
     @property
     def latent_dim(self) -> int:
@@ -96,7 +104,7 @@ class GALIPTextToImage(TextToImage):
             A float32 array `(batch_size, embedding_dim)`, not normalized.
         """
         if self.preprocessor is not None:
-            inputs = self.preprocessor.generate_preprocess(inputs)
+            inputs = self.preprocessor.generate_preprocess(as_prompts(inputs)[0])
         if self._embed is None:
             self._embed = text_encoder(self.backbone.clip).predict_on_batch
         return self._embed(np.asarray(inputs))
@@ -119,12 +127,14 @@ class GALIPTextToImage(TextToImage):
             inputs = [keras.Input(x.shape[1:]) for x in arrays]
             decoder = keras.Model(inputs, self.backbone.generator(*inputs))
             self._decode[shape] = decoder.predict_on_batch
-        images = self._decode[shape](arrays)
+        images = np.asarray(self._decode[shape](arrays), "float32")
         return self._normalize_generate_outputs([images], False)
 
     def generate_step(self, latents: Tensor, token_ids: Tensor) -> Tensor:
         """Make float images from noise and token ids, as keras-hub calls it."""
-        return self.backbone({"token_ids": token_ids, "noise": latents})
+        images = self.backbone({"token_ids": token_ids, "noise": latents})
+        # In half precision neighboring grey levels would be the same number.
+        return ops.cast(images, "float32")
 
     def generate(
         self,
@@ -135,7 +145,8 @@ class GALIPTextToImage(TextToImage):
         """Make images from prompts.
 
         Args:
-            inputs: a string, or a list or tensor of strings. One prompt per image.
+            inputs: a string, or a list, tuple, array, tensor or `tf.data.Dataset` of
+                strings, or a dict with these as `"prompts"`. One prompt per image.
             seed: int, or a sequence of ints, one per image. With a single seed, image i
                 uses `seed + i`. The same prompt and seed give the same image, whatever
                 else is in the batch. Drawn at random by default.
@@ -147,12 +158,13 @@ class GALIPTextToImage(TextToImage):
             axis for a single string.
 
         Raises:
-            ValueError: if a seed or the truncation is negative, or seeds are missing.
+            ValueError: if a seed or the truncation is negative, or seeds are missing,
+                or something other than prompts is given.
         """
-        (inputs,), is_scalar = self._normalize_generate_inputs(inputs)
-        token_ids = inputs["prompts"]
+        token_ids, is_scalar = prompts_in(inputs), False
         if self.preprocessor is not None:
-            token_ids = self.preprocessor.generate_preprocess(token_ids)
+            prompts, is_scalar = as_prompts(token_ids)
+            token_ids = self.preprocessor.generate_preprocess(prompts)
         seeds = expand_seeds(seed, len(token_ids))
         latents = noise(seeds, self.latent_dim, truncation)
         latents = ops.convert_to_tensor(latents)

@@ -57,13 +57,6 @@ def find_preset(source: str | Path) -> str:
     if "://" in str(source):
         return _download(str(source))
     folder = Path(preset_folder(str(source)))
-    if (folder / "checkpoints").is_dir() or (folder / PRESET).is_dir():
-        if not (folder / PRESET / CONFIG).is_file():
-            raise ValueError(
-                f"{source} is a run without preset/, which is written when training "
-                "ends: resume it, or give another model"
-            )
-        folder = folder / PRESET
     if not folder.exists():
         known = ", ".join((*BUNDLED, *ARCHITECTURES))
         raise ValueError(

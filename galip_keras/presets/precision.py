@@ -1,4 +1,4 @@
-"""The precision that a model computes in, and that its weights are stored in."""
+"""The precision that the weights of a preset are stored in."""
 
 from __future__ import annotations
 
@@ -7,28 +7,7 @@ import os
 from pathlib import Path
 
 import h5py
-import keras
 import numpy as np
-
-from galip_keras import backend
-
-
-def set_precision(model: keras.Layer, precision: str) -> None:
-    """Set the dtype policy of a model and of everything in it.
-
-    Weights stay float32.
-
-    Args:
-        model: a `keras.Layer`.
-        precision: string. The name of a dtype policy, such as `"mixed_bfloat16"`.
-    """
-    policy = keras.dtype_policies.get(precision)
-    for layer in model._flatten_layers():
-        layer.dtype_policy = policy
-    if not backend.supports_attention(policy.compute_dtype):
-        for layer in model._flatten_layers():
-            if isinstance(layer, keras.layers.MultiHeadAttention):
-                set_precision(layer, "float32")
 
 
 def halve(folder: str | Path) -> None:

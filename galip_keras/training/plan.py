@@ -16,6 +16,7 @@ from galip_keras.models.architectures import ARCHITECTURES, BUNDLED
 from galip_keras.models.gan import GALIP
 from galip_keras.models.mate_d import MateD
 from galip_keras.models.optimizers import adam
+from galip_keras.models.precision import set_precision
 from galip_keras.models.text_to_image import GALIPTextToImage
 from galip_keras.presets.fine_tuning import (
     LOSS_WEIGHTS,
@@ -23,7 +24,6 @@ from galip_keras.presets.fine_tuning import (
     own_settings,
 )
 from galip_keras.presets.loading import load_model
-from galip_keras.presets.precision import set_precision
 from galip_keras.presets.sizes import describe, num_parameters
 from galip_keras.training.config import TrainingConfig
 from galip_keras.training.journal import check_wandb

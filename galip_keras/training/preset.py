@@ -10,6 +10,7 @@ from galip_keras import __version__, backend
 from galip_keras.files import write_folder
 from galip_keras.models.architectures import ARCHITECTURES
 from galip_keras.models.gan import GALIP
+from galip_keras.models.precision import set_precision
 from galip_keras.models.text_to_image import GALIPTextToImage
 from galip_keras.presets import card
 from galip_keras.presets.fine_tuning import (
@@ -17,7 +18,6 @@ from galip_keras.presets.fine_tuning import (
     PAPER,
     TRAINING,
 )
-from galip_keras.presets.precision import set_precision
 from galip_keras.presets.sizes import describe
 from galip_keras.training.config import TrainingConfig
 from galip_keras.training.journal import last_figures

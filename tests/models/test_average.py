@@ -11,7 +11,7 @@ from tiny import values
 from galip_keras import GALIP
 from galip_keras.models.augmentation import KINDS, NUM_RANDOM
 from galip_keras.models.optimizers import adam
-from galip_keras.presets.precision import set_precision
+from galip_keras.models.precision import set_precision
 
 pytestmark = pytest.mark.every_backend
 

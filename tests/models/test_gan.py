@@ -10,7 +10,7 @@ from tiny import values
 
 from galip_keras.models.losses import range_penalty
 from galip_keras.models.optimizers import adam
-from galip_keras.presets.precision import set_precision
+from galip_keras.models.precision import set_precision
 
 pytestmark = pytest.mark.every_backend
 

@@ -50,6 +50,109 @@ def test_generate_gives_an_image_or_a_batch(model):
     assert model.generate(PROMPTS, seed=0).shape == (3, 64, 64, 3)
 
 
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        ("an owl", "a bird"),
+        [b"an owl", np.str_("a bird")],
+        np.array(["an owl", "a bird"]),
+        {"prompts": ["an owl", "a bird"]},
+    ],
+    ids=["tuple", "bytes", "array", "dict"],
+)
+def test_prompts_of_any_kind(model, prompts):
+    expected = model.generate(["an owl", "a bird"], seed=0)
+    np.testing.assert_array_equal(model.generate(prompts, seed=0), expected)
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_prompts_in_tensors_and_datasets(model, batch_size):
+    import tensorflow as tf
+
+    texts = tf.constant(["an owl", "a bird"])
+    dataset = tf.data.Dataset.from_tensor_slices(texts)
+    dataset = dataset.batch(batch_size) if batch_size else dataset
+    expected = model.generate(["an owl", "a bird"], seed=0)
+    for prompts in (texts, list(texts), dataset):
+        np.testing.assert_array_equal(model.generate(prompts, seed=0), expected)
+    one = model.generate(texts[0], seed=0)
+    np.testing.assert_array_equal(one, model.generate("an owl", seed=0))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([], "there are no prompts"),
+        (np.zeros(0), "there are no prompts"),
+        (["a bird", None], "prompts are strings, not None"),
+        ([float("nan")], "prompts are strings, not nan"),
+        (3, "prompts are strings, not 3"),
+        ([["a", "b"]], r"prompts are strings, not \['a', 'b'\]"),
+        ({"prompts": ["a"], "negative_prompts": ["b"]}, "not negative_prompts"),
+        ({}, "no `prompts`"),
+    ],
+)
+def test_what_is_no_prompt_is_one_line(model, inputs, message):
+    with pytest.raises(ValueError, match=message) as error:
+        model.generate(inputs)
+    assert "\n" not in str(error.value)
+
+
+def test_quantizing_is_refused(model):
+    for each in (model, model.backbone):
+        with pytest.raises(NotImplementedError, match="when it is exported"):
+            each.quantize("int8")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "computes", "stores"),
+    [
+        ("bfloat16", "bfloat16", "bfloat16"),
+        ("mixed_bfloat16", "bfloat16", "float32"),
+        (keras.DTypePolicy("mixed_float16"), "float16", "float32"),
+    ],
+    ids=str,
+)
+def test_a_dtype_reaches_the_networks_and_is_the_loader_s(
+    dtype, computes, stores, tmp_path
+):
+    exact = GALIPTextToImage.from_preset("toybirds").generate("an owl", seed=0)
+    model = GALIPTextToImage.from_preset("toybirds", dtype=dtype)
+    generator = model.backbone.generator
+    for layer in (generator.to_rgb, generator.clip):
+        assert layer.compute_dtype == computes
+    assert generator.to_rgb.kernel.dtype == stores
+    image = model.generate("an owl", seed=0)
+    difference = np.abs(image.astype(int) - exact)
+    assert 0 < difference.mean() < 3
+    model.save_to_preset(str(tmp_path))
+    again = keras_hub.models.TextToImage.from_preset(str(tmp_path))
+    assert again.backbone.generator.to_rgb.compute_dtype == "float32"
+    difference = np.abs(again.generate("an owl", seed=0).astype(int) - exact)
+    assert difference.mean() < (3 if stores == "bfloat16" else 0.01)
+
+
+def test_the_dtype_of_keras_is_the_default(tmp_path):
+    policy = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        model = GALIPTextToImage.from_preset("toybirds")
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert model.backbone.generator.to_rgb.compute_dtype == "bfloat16"
+
+
+def test_a_run_folder_is_its_preset(model, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="a run without preset/"):
+        GALIPTextToImage.from_preset(str(tmp_path))
+    model.save_to_preset(str(tmp_path / "preset"))
+    for source in (str(tmp_path), tmp_path):
+        again = GALIPTextToImage.from_preset(source)
+    expected = model.generate("an owl", seed=0)
+    np.testing.assert_array_equal(again.generate("an owl", seed=0), expected)
+
+
 def test_image_i_uses_seed_plus_i_whatever_the_batch(model):
     batch = model.generate(PROMPTS, seed=10).astype(int)
     for i, prompt in enumerate(PROMPTS):

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,6 +70,11 @@ def _box_muller(first, second):
     return _float32("sin")(angle) * radius, _float32("cos")(angle) * radius
 
 
+def fresh_seed() -> int:
+    """Draw a seed from the operating system, whatever libraries have seeded."""
+    return secrets.randbelow(2**32)
+
+
 def expand_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
     """Return one seed per image.
 
@@ -84,7 +90,7 @@ def expand_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
         ValueError: if the number of seeds is not `count`, or a seed is out of range.
     """
     if seed is None:
-        seed = int(np.random.default_rng().integers(2**32))
+        seed = fresh_seed()
     given: Any = seed
     seeds = [given + i for i in range(count)] if np.ndim(given) == 0 else list(given)
     if len(seeds) != count:

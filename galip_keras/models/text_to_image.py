@@ -94,6 +94,10 @@ class GALIPTextToImage(TextToImage):
         """Size of the noise of an image."""
         return self.backbone.generator.latent_dim
 
+    def random_seed(self) -> int:
+        """Draw a seed. It follows `keras.utils.set_random_seed`."""
+        return int(keras.random.randint((), 0, 2**31 - 1))
+
     def embed(self, inputs: Any) -> np.ndarray:
         """Embed prompts by CLIP's text encoder.
 
@@ -149,7 +153,8 @@ class GALIPTextToImage(TextToImage):
                 strings, or a dict with these as `"prompts"`. One prompt per image.
             seed: int, or a sequence of ints, one per image. With a single seed, image i
                 uses `seed + i`. The same prompt and seed give the same image, whatever
-                else is in the batch. Drawn at random by default.
+                else is in the batch. By default a seed from Keras' random
+                numbers, which follow `keras.utils.set_random_seed`.
             truncation: float, at least 0. Factor of the noise: less than 1 trades
                 variety for typical images.
 
@@ -165,6 +170,8 @@ class GALIPTextToImage(TextToImage):
         if self.preprocessor is not None:
             prompts, is_scalar = as_prompts(token_ids)
             token_ids = self.preprocessor.generate_preprocess(prompts)
+        if seed is None:
+            seed = self.random_seed()
         seeds = expand_seeds(seed, len(token_ids))
         latents = noise(seeds, self.latent_dim, truncation)
         latents = ops.convert_to_tensor(latents)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,13 +37,16 @@ def load_any(source: str) -> Any:
 
 def load_keras(source: str) -> Any:
     """Load a `galip_keras.GALIPTextToImage`; of an architecture, always the same."""
-    import keras
-
     from galip_keras.presets import loading
 
-    # An architecture has random weights: the same ones every time.
-    keras.utils.set_random_seed(0)
-    return loading.load_model(source)
+    # An architecture has random weights: the same ones every time. Keras' initializers
+    # take their seeds from here.
+    state = random.getstate()
+    random.seed(0)
+    try:
+        return loading.load_model(source)
+    finally:
+        random.setstate(state)
 
 
 def sample(
@@ -81,6 +85,8 @@ def sample(
         jobs = [(text, each) for text in texts]
     else:
         count = len(texts) if seeds is None else 1
+        if seeds is None and hasattr(model, "random_seed"):
+            seeds = model.random_seed()
         own = expand_seeds(seeds, count)
         jobs = [(text, [own[i % count]]) for i, text in enumerate(texts)]
     drawn = Sampler(model, **settings).draw(jobs)

@@ -1,7 +1,6 @@
 """The routes: TensorFlow Serving's REST, OpenAI's images, plain images, and health."""
 
 import base64
-import random
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from pydantic.json_schema import models_json_schema
 
+from galip_keras.models.noise import fresh_seed
 from galip_keras.serving import schemas
 from galip_keras.serving.batching import Job
 from galip_keras.serving.service import Refusal, Service, busy
@@ -166,7 +166,7 @@ async def generations(
 ) -> dict[str, Any]:
     """Draw images from a prompt, in the format of OpenAI's images API."""
     asked = await service.read(request, schemas.Generation)
-    seed = random.randrange(2**32) if asked.seed is None else asked.seed
+    seed = fresh_seed() if asked.seed is None else asked.seed
     seeds = [(seed + i) % 2**63 for i in range(asked.n)]
     files = await service.draw([Job(asked.prompt, x, asked.truncation) for x in seeds])
     data = [
@@ -186,20 +186,21 @@ _PNG: dict[str, Any] = {
 }
 
 
-async def _answer(service, job):
-    (png,) = await service.draw([job])
-    return Response(png, media_type="image/png")
+async def _answer(service, prompt, seed, *others):
+    seed = fresh_seed() if seed is None else seed
+    (png,) = await service.draw([Job(prompt, seed, *others)])
+    return Response(png, media_type="image/png", headers={"X-Seed": str(seed)})
 
 
 @images.get("/image", **_PNG)
 async def image(
     prompt: _Prompt,
-    seed: _Seed = 0,
+    seed: _Seed | None = None,
     truncation: _Truncation = 1.0,
     service: Service = _WithService,
 ) -> Response:
     """Draw one image, as a PNG file."""
-    return await _answer(service, Job(prompt, seed, truncation))
+    return await _answer(service, prompt, seed, truncation)
 
 
 between = APIRouter(tags=["images"], responses=_errors(schemas.Error))
@@ -210,12 +211,12 @@ async def interpolation(
     prompt: _Prompt,
     other: _Prompt,
     weight: _Weight = 0.5,
-    seed: _Seed = 0,
+    seed: _Seed | None = None,
     truncation: _Truncation = 1.0,
     service: Service = _WithService,
 ) -> Response:
     """Draw an image between two prompts: weight 0 is `prompt`, 1 is `other`."""
-    return await _answer(service, Job(prompt, seed, truncation, other, weight))
+    return await _answer(service, prompt, seed, truncation, other, weight)
 
 
 page = APIRouter(include_in_schema=False)

@@ -1,6 +1,7 @@
 """The keras-hub task: presets, noise, and images from prompts."""
 
 import pathlib
+import random
 
 import keras
 import keras_hub
@@ -11,6 +12,7 @@ from keras.ops import convert_to_numpy
 from galip_keras import GALIPBackbone, GALIPTextToImage, noise
 from galip_keras.models.architectures import preset_folder
 from galip_keras.models.text_to_image import build
+from galip_keras.sampling.sampler import load_any, sample
 
 pytestmark = pytest.mark.every_backend
 
@@ -190,6 +192,26 @@ def test_words_that_are_not_read_are_named_once(model, capsys):
     assert "one prompt is longer than the 77 tokens" in line
     assert line.endswith("bird, red")
     assert "bird" not in line.partition("effect: ")[0]
+
+
+@pytest.mark.parametrize("draw", [GALIPTextToImage.generate, sample])
+def test_a_missing_seed_follows_keras(model, draw):
+    def drawn(seed):
+        keras.utils.set_random_seed(seed)
+        return [draw(model, PROMPTS[0]) for _ in range(2)]
+
+    first, again, other = drawn(1), drawn(1), drawn(2)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(*first)
+    assert not np.array_equal(first, other)
+
+
+def test_loading_a_model_seeds_nothing():
+    keras.utils.set_random_seed(1)
+    expected = random.random()
+    keras.utils.set_random_seed(1)
+    load_any("galip_tiny")
+    assert random.random() == expected
 
 
 def test_images_are_the_backbone_s(model):

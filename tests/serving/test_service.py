@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import io
+import random
 import signal
 import socket
 import threading
@@ -96,6 +97,17 @@ def test_an_image_for_a_browser(client):
     )
     assert response.headers["content-type"] == "image/png"
     assert pixel(response.content) == (3, 2, 0)
+
+
+@pytest.mark.parametrize("path", ["/image", "/interpolation"])
+def test_fresh_seeds_come_from_the_system(client, path):
+    def seed():
+        random.seed(0)
+        np.random.seed(0)
+        asked = {"prompt": "a", "other": "b"}
+        return client.get(path, params=asked).headers["x-seed"]
+
+    assert seed() != seed()
 
 
 def test_an_image_between_two_prompts(client, model):

@@ -85,10 +85,18 @@ def _address(host, port):
     type=click.IntRange(1, 65535),
     help="Port for TensorFlow Serving's Predict over gRPC.  [default: no gRPC]",
 )
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin, such as https://example.org, use the service; "
+    "may be repeated.  [default: none]",
+)
 @click.option("--ui", is_flag=True, help="Serve a page to try prompts, at /.")
 def serve(
     model, host, port, name, api_key, insecure, batch_size, max_wait_ms, max_queue,
-    timeout, grpc_port, ui,
+    timeout, grpc_port, cors_origins, ui,
 ):  # fmt: skip
     """Serve a model over HTTP.
 
@@ -128,6 +136,7 @@ def serve(
         max_queue=max_queue,
         timeout=timeout,
         page=ui,
+        cors_origins=cors_origins,
         grpc_address=None if grpc_port is None else _address(host, grpc_port),
     )
     if not _is_loopback(host) and not api_key:

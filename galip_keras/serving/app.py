@@ -5,11 +5,14 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import prometheus_client
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 
 from galip_keras.serving import routes
@@ -43,6 +46,8 @@ class Settings:
         page: bool. Whether to show a demo page at `/`.
         grpc_address: string, such as `"127.0.0.1:8500"`. Where to offer TensorFlow
             Serving's Predict over gRPC, or None to leave it out.
+        cors_origins: sequence of strings, such as `"https://example.org"`. The web
+            pages elsewhere that may use the service; `"*"` is all of them.
     """
 
     name: str = "galip"
@@ -54,6 +59,7 @@ class Settings:
     max_body: int = 65536
     page: bool = False
     grpc_address: str | None = None
+    cors_origins: Sequence[str] = ()
 
 
 def create_app(model: Any, **settings: Any) -> FastAPI:
@@ -100,6 +106,14 @@ def create_app(model: Any, **settings: Any) -> FastAPI:
         app.include_router(routes.page)
     _handle_errors(app)
     _describe(app)
+    if chosen.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=chosen.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+            expose_headers=["X-Seed"],
+        )
 
     @app.middleware("http")
     async def count(request, call_next):
@@ -137,7 +151,9 @@ async def _warm_up(app, batcher, sizes):
         for size in sizes:
             # Twice, since a model may compile when a batch size comes again.
             for _ in range(2):
-                await batcher.draw([Job("an image", i) for i in range(size)])
+                images = await batcher.draw([Job("an image", i) for i in range(size)])
+        height, width = np.shape(images[0])[:2]
+        app.state.service.size = f"{width}x{height}"
     except Exception:
         _log.exception("the model failed to warm up")
         return
@@ -190,17 +206,18 @@ def _key_check(api_key):
 
 
 def _handle_errors(app):
-    def answer(request, status, message, headers=None):
+    def answer(request, status, message, headers=None, details=()):
         # OpenAI's clients look for an object, TensorFlow Serving's for a string.
-        is_openai = request.url.path.startswith("/v1/images")
+        is_openai = details or request.url.path.startswith("/v1/images")
         kind = "invalid_request_error" if status < 500 else "server_error"
         error = {"message": message, "type": kind, "param": None, "code": None}
+        error.update(details)
         content = {"error": error if is_openai else message}
         return JSONResponse(content, status, headers)
 
     @app.exception_handler(Refusal)
     async def refused(request, error):
-        return answer(request, error.status, str(error), error.headers)
+        return answer(request, error.status, str(error), error.headers, error.details)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request, error):

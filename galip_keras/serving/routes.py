@@ -93,7 +93,8 @@ def tensorflow(name: str) -> APIRouter:
         state = "AVAILABLE" if request.app.state.is_ready else "LOADING"
         ok = {"error_code": "OK", "error_message": ""}
         version = {"version": Service.version, "state": state, "status": ok}
-        return {"model_version_status": [version]}
+        # OpenAI's clients ask for a model at the same address.
+        return {"model_version_status": [version], **_openai_model(name)}
 
     @router.get(f"{base}/metadata")
     @router.get(f"{base}/versions/{Service.version}/metadata", include_in_schema=False)
@@ -139,6 +140,10 @@ def tensorflow(name: str) -> APIRouter:
     return router
 
 
+def _openai_model(name):
+    return {"id": name, "object": "model", "created": 0, "owned_by": "galip"}
+
+
 def _base64(content):
     return base64.b64encode(content).decode()
 
@@ -151,8 +156,15 @@ images = APIRouter(tags=["images"], responses=_errors(schemas.Error))
 @images.get("/v1/models", response_model=None)
 def models(service: Service = _WithService) -> dict[str, Any]:
     """The one model, as OpenAI's API lists models."""
-    model = {"id": service.name, "object": "model", "created": 0, "owned_by": "galip"}
-    return {"object": "list", "data": [model]}
+    return {"object": "list", "data": [_openai_model(service.name)]}
+
+
+@images.get("/v1/models/{name}", include_in_schema=False)
+def unknown_model(name: str, service: Service = _WithService) -> None:
+    """Refuse: the one model has routes of its own."""
+    if name == f"{service.name}:predict":
+        raise Refusal(405, "not by this method", {"Allow": "POST"})
+    service.check_name(name)
 
 
 @images.post(
@@ -166,9 +178,12 @@ async def generations(
 ) -> dict[str, Any]:
     """Draw images from a prompt, in the format of OpenAI's images API."""
     asked = await service.read(request, schemas.Generation)
+    service.check_name(asked.model or service.name)
+    service.check_size(asked.size)
     seed = fresh_seed() if asked.seed is None else asked.seed
     seeds = [(seed + i) % 2**63 for i in range(asked.n)]
-    files = await service.draw([Job(asked.prompt, x, asked.truncation) for x in seeds])
+    jobs = [Job(asked.prompt, x, asked.truncation) for x in seeds]
+    files = await service.draw(jobs, asked.output_format, asked.output_compression)
     data = [
         {"b64_json": _base64(png), "seed": seed}
         for png, seed in zip(files, seeds, strict=True)

@@ -73,10 +73,21 @@ class Generation(BaseModel):
     prompt: Prompt
     n: int = Field(1, strict=True, ge=1, le=MOST_IMAGES)
     response_format: Literal["b64_json"] = "b64_json"
-    size: str | None = Field(None, max_length=20)
+    output_format: Literal["png", "jpeg", "webp"] = "png"
+    output_compression: int = Field(100, strict=True, ge=0, le=100)
+    size: str = Field("auto", max_length=20)
     model: str | None = Field(None, max_length=200)
+    stream: Literal[False] = False
     seed: Seed | None = None
     truncation: Truncation = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: Any) -> Any:
+        """OpenAI's clients send null for whatever was not set."""
+        if not isinstance(value, dict):
+            return value
+        return {name: field for name, field in value.items() if field is not None}
 
 
 class Error(BaseModel):

@@ -28,14 +28,20 @@ class Refusal(Exception):
         status: int. The HTTP status.
         message: string. The reason, for the client.
         headers: mapping of strings. Headers of the response.
+        **details: strings. More fields of an error in OpenAI's format.
     """
 
     def __init__(
-        self, status: int, message: str, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        **details: str,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers
+        self.details = details
 
 
 class Service:
@@ -46,6 +52,10 @@ class Service:
         batcher: a `Batcher`.
         timeout: float. Seconds after which a request is given up.
         max_body: int. The most bytes of a request body.
+
+    Attributes:
+        size: string. The size of an image, such as `"64x64"`; `"auto"` until the model
+            has drawn one.
     """
 
     # TensorFlow Serving numbers the versions of a model. Here there is only one.
@@ -58,15 +68,20 @@ class Service:
         self.batcher = batcher
         self.timeout = timeout
         self.max_body = max_body
+        self.size = "auto"
 
-    async def draw(self, jobs: Sequence[Job]) -> list[bytes]:
+    async def draw(
+        self, jobs: Sequence[Job], file_format: str = "png", quality: int = 100
+    ) -> list[bytes]:
         """Draw images.
 
         Args:
             jobs: sequence of `Job`.
+            file_format: string. `"png"`, `"jpeg"` or `"webp"`.
+            quality: int, 0 to 100, of a JPEG or WebP.
 
         Returns:
-            A list of bytes, PNG files.
+            A list of bytes, image files.
 
         Raises:
             Refusal: 503 if the queue is full or drawing takes too long.
@@ -77,7 +92,34 @@ class Service:
             raise busy("too many images are waiting") from None
         except asyncio.TimeoutError:
             raise busy("drawing the images took too long") from None
-        return [_png(image) for image in images]
+        return [_encode(image, file_format, quality) for image in images]
+
+    def check_size(self, size: str) -> None:
+        """Refuse a size that the model does not draw.
+
+        Args:
+            size: string, such as `"64x64"`, or `"auto"`.
+
+        Raises:
+            Refusal: 400 if it is another size than that of the model.
+        """
+        if "auto" not in (size, self.size) and size != self.size:
+            raise Refusal(
+                400, f"size must be {self.size} or auto: the model has one size",
+                param="size", code="invalid_value",
+            )  # fmt: skip
+
+    def check_name(self, name: str) -> None:
+        """Refuse a model that is not served.
+
+        Raises:
+            Refusal: 404 if it is not the name of the model.
+        """
+        if name != self.name:
+            raise Refusal(
+                404, f"the model {name!r} does not exist: this is {self.name}",
+                param="model", code="model_not_found",
+            )  # fmt: skip
 
     async def read(self, request: Any, schema: type[Schema]) -> Schema:
         """Read and validate the body of a request.
@@ -134,9 +176,9 @@ def log_failure(error: Exception) -> str:
     return "internal error: see the log of the service"
 
 
-def _png(image: Any) -> bytes:
+def _encode(image: Any, file_format: str, quality: int) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "png")
+    Image.fromarray(image).save(file, file_format, quality=quality)
     return file.getvalue()
 
 

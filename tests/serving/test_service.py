@@ -91,6 +91,65 @@ def test_openai_s_images(client):
     assert client.get("/v1/models").json()["data"][0]["id"] == "galip"
 
 
+GENERATIONS = "/v1/images/generations"
+
+
+def test_what_openai_s_client_does_not_set_is_null(client):
+    asked = dict.fromkeys(("n", "size", "stream", "output_format", "seed", "style"))
+    response = client.post(GENERATIONS, json={"prompt": "an owl", **asked})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
+def test_an_image_has_the_format_that_was_asked_for(client, file_format):
+    asked = {"prompt": "an owl", "output_format": file_format, "size": "2x2"}
+    (found,) = client.post(GENERATIONS, json=asked).json()["data"]
+    image = Image.open(io.BytesIO(base64.b64decode(found["b64_json"])))
+    assert image.format == file_format.upper()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "status", "code"),
+    [
+        ("stream", True, 400, None),
+        ("output_format", "gif", 400, None),
+        ("response_format", "url", 400, None),
+        ("size", "1024x1024", 400, "invalid_value"),
+        ("size", "", 400, "invalid_value"),
+        ("model", "dall-e-2", 404, "model_not_found"),
+    ],
+)
+def test_what_is_not_there_is_refused_as_openai_does(
+    client, field, value, status, code
+):
+    response = client.post(GENERATIONS, json={"prompt": "an owl", field: value})
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert field in (error["param"] or error["message"])
+    assert error["code"] == code
+
+
+def test_openai_s_clients_find_the_model(client):
+    found = client.get("/v1/models/galip").json()
+    assert (found["id"], found["object"]) == ("galip", "model")
+    response = client.get("/v1/models/dall-e-2")
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"
+
+
+def test_pages_elsewhere_are_let_in_by_name(model):
+    headers = {"Origin": "https://example.org"}
+    for origins, allowed in (([], None), (["https://example.org"], headers["Origin"])):
+        with TestClient(create_app(model, cors_origins=origins)) as client:
+            answer = client.get("/healthz", headers=headers)
+            assert answer.headers.get("access-control-allow-origin") == allowed
+            asked = {**headers, "Access-Control-Request-Method": "POST"}
+            assert client.options(GENERATIONS, headers=asked).is_success == bool(
+                allowed
+            )
+
+
 def test_an_image_for_a_browser(client):
     response = client.get(
         "/image", params={"prompt": "owl", "seed": 2, "truncation": 0}

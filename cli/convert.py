@@ -22,12 +22,14 @@ Examples:
     default="clip_vit_base_patch32",
     show_default=True,
     help="The CLIP that the checkpoint was trained on: a keras-hub preset, a preset "
-    "folder, or a file of weights, OpenAI's (ViT-B-32.pt) or open_clip's.",
+    "folder, or weights by OpenAI (ViT-B-32.pt), open_clip or Hugging Face "
+    "(model.safetensors).",
 )
 @click.option(
     "--vocabulary",
     type=click.Path(),
-    help="OpenAI's bpe_simple_vocab_16e6.txt.gz, if the CLIP is a file of weights.",
+    help="OpenAI's bpe_simple_vocab_16e6.txt.gz or Hugging Face's tokenizer.json, if "
+    "the CLIP is a file of weights.  [default: the vocabulary beside that file]",
 )
 @click.option(
     "--half",
@@ -38,11 +40,11 @@ Examples:
 def convert(
     checkpoint: str, out: str, clip: str, vocabulary: str | None, half: bool
 ) -> None:
-    """Convert the authors' CHECKPOINT (.pth) to a preset folder.
+    """Convert the authors' CHECKPOINT (.pth, .safetensors) to a preset folder.
 
-    A checkpoint of CLIP, by OpenAI's names, becomes a CLIP preset for --clip. Only
-    tensors are read: a file that holds anything else is refused. Unless every tensor
-    fits its place and none is left over, nothing is written.
+    A checkpoint of CLIP, by OpenAI's or Hugging Face's names, becomes a CLIP preset for
+    --clip. Only tensors are read: a file that holds anything else is refused. Unless
+    every tensor fits its place and none is left over, nothing is written.
     """
     with quiet_imports():
         from galip_keras.convert.galip import convert as convert_checkpoint

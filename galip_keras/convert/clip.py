@@ -1,4 +1,4 @@
-"""OpenAI's CLIP weights and vocabulary."""
+"""CLIP weights and vocabulary, by OpenAI's names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import keras
 import keras_hub
 import numpy as np
 
+from galip_keras.convert import huggingface
 from galip_keras.convert.pytorch import read_state
 from galip_keras.convert.tensors import (
     Tensors,
     assign,
     assign_dense,
     assign_norm,
-    without_module,
+    without_wrappers,
 )
 from galip_keras.models.clip import load_clip
 from galip_keras.models.random_clip import byte_pair_tokenizer
@@ -134,10 +135,11 @@ def _load_attention(attention: keras.Layer, tensors: Tensors) -> None:
 def read_vocabulary(
     path: str, vocabulary_size: int = 49408
 ) -> keras_hub.models.CLIPTokenizer:
-    """Read OpenAI's `bpe_simple_vocab_16e6.txt.gz`.
+    """Read OpenAI's `bpe_simple_vocab_16e6.txt.gz`, or Hugging Face's vocabulary.
 
     Args:
-        path: string. The file of byte-pair merges.
+        path: string. The file of byte-pair merges, or Hugging Face's `tokenizer.json`,
+            or its `vocab.json` or `merges.txt` with the other one beside it.
         vocabulary_size: int. The number of tokens that the CLIP knows. The file holds
             more merges than these need.
 
@@ -147,6 +149,8 @@ def read_vocabulary(
     Raises:
         ValueError: if the file is something else or too short.
     """
+    if huggingface.is_vocabulary(path):
+        return huggingface.read_vocabulary(path, vocabulary_size)
     # The other tokens are 256 bytes, the same 256 at the end of a word, and the start
     # and the end of the text.
     num_merges = vocabulary_size - 2 * 256 - 2
@@ -163,7 +167,7 @@ def read_vocabulary(
 
 
 def clip_state(state: Any) -> dict[str, Any]:
-    """Find the weights of a CLIP by OpenAI's names.
+    """Find the weights of a CLIP by OpenAI's names or Hugging Face's.
 
     Args:
         state: what `read_state` returned.
@@ -174,7 +178,9 @@ def clip_state(state: Any) -> dict[str, Any]:
     if not isinstance(state, dict):
         return {}
     found = state.get("state_dict", state)
-    found = without_module(found) if isinstance(found, dict) else {}
+    found = without_wrappers(found) if isinstance(found, dict) else {}
+    if huggingface.is_clip(found):
+        return huggingface.openai_names(found)
     # open_clip's prefix for a custom text tower.
     found = {name.removeprefix("text."): value for name, value in found.items()}
     return found if is_clip(found) else state
@@ -192,15 +198,20 @@ def load_any_clip(
 
     Args:
         source: string. As `galip_keras.models.clip.load_clip` takes it, or a file of
-            OpenAI's or open_clip's weights.
-        vocabulary: string or None. OpenAI's vocabulary, for a file of weights.
+            OpenAI's, open_clip's or Hugging Face's weights, or a folder of the last.
+        vocabulary: string or None. A vocabulary, for a file of weights. Defaults to
+            the one beside it.
     """
+    source = huggingface.weights_in(source) or source
     if not os.path.isfile(source):
         return load_clip(source)
     state = clip_state(read_state(source, lazy=True))
     if not is_clip(state):
-        raise ValueError(f"{source} holds no weights of CLIP by OpenAI's names.")
+        raise ValueError(
+            f"{source} holds no weights of CLIP by OpenAI's or Hugging Face's names."
+        )
     backbone = clip_from_state(state)
+    vocabulary = vocabulary or huggingface.vocabulary_beside(source)
     return backbone, clip_tokenizer(backbone, vocabulary)
 
 
@@ -216,5 +227,6 @@ def clip_tokenizer(
     except Exception as error:
         raise ValueError(
             "A file of CLIP weights has no vocabulary, and keras-hub's could not be "
-            "downloaded. Give OpenAI's bpe_simple_vocab_16e6.txt.gz as `vocabulary`."
+            "downloaded. Give OpenAI's bpe_simple_vocab_16e6.txt.gz, or Hugging Face's "
+            "tokenizer.json, as `vocabulary`."
         ) from error

@@ -17,6 +17,8 @@ import keras_hub
 import numpy as np
 
 from galip_keras import __version__
+from galip_keras.console import say
+from galip_keras.convert import huggingface
 from galip_keras.convert.clip import (
     clip_from_state,
     clip_state,
@@ -31,7 +33,7 @@ from galip_keras.convert.tensors import (
     assign,
     assign_conv,
     assign_dense,
-    without_module,
+    without_wrappers,
 )
 from galip_keras.files import sha256, write_folder
 from galip_keras.models.backbone import GALIPBackbone
@@ -47,6 +49,8 @@ from galip_keras.presets.sizes import describe
 
 # The name of the CLIP-ViT in the authors' generator.
 _VIT_PREFIX = "mapping.CLIP_ViT."
+
+_NETWORKS = ("netG", "netG_ema", "netD", "netC")
 
 
 def generator_from_state(
@@ -69,7 +73,7 @@ def generator_from_state(
         ValueError: if a tensor is missing, left over or of the wrong shape, or if the
             checkpoint was trained on another CLIP.
     """
-    tensors = Tensors(without_module(state))
+    tensors = Tensors(without_wrappers(state))
     vit = tensors.under(_VIT_PREFIX)
     _check_same_clip(clip, vit)
     load_vision(clip.vision_encoder, vit)
@@ -170,8 +174,8 @@ def discriminator_from_state(
     Raises:
         ValueError: if a tensor is missing, left over or of the wrong shape.
     """
-    tensors = Tensors(without_module(extractor_state))
-    head = Tensors(without_module(head_state))
+    tensors = Tensors(without_wrappers(extractor_state))
+    head = Tensors(without_wrappers(head_state))
     discriminator = MateD.for_clip(
         clip,
         extractor_channels=tensors.shape("main.conv_r.0.weight")[0],
@@ -210,16 +214,18 @@ def convert(
     """Convert a checkpoint of GALIP's authors, or of CLIP, to a preset folder.
 
     Args:
-        checkpoint: string. A `.pth` file: the authors' (`netG`, and `netD` and `netC`
-            if present), or weights of CLIP by OpenAI's names, as a state dict or
-            OpenAI's own TorchScript archive.
+        checkpoint: string. A `.pth` or `.safetensors` file: the authors' (`netG` or
+            `netG_ema`, and `netD` and `netC` if present), or weights of CLIP by
+            OpenAI's or Hugging Face's names.
         out: string. The folder to write, which must not exist yet. For GALIP it also
             gets a model card, and the discriminator as `discriminator.weights.h5`.
         clip: string. The CLIP that GALIP was trained on: a keras-hub preset, a preset
-            folder, or a file of OpenAI's weights (`ViT-B-32.pt`) or of open_clip's.
-        vocabulary: string. OpenAI's `bpe_simple_vocab_16e6.txt.gz`, if the CLIP comes
-            from a file of weights. Defaults to the tokenizer of keras-hub's
-            `clip_vit_base_patch32`.
+            folder, or a file of OpenAI's weights (`ViT-B-32.pt`), of open_clip's or
+            of Hugging Face's (`model.safetensors`).
+        vocabulary: string. OpenAI's `bpe_simple_vocab_16e6.txt.gz`, or Hugging
+            Face's `tokenizer.json` or `vocab.json`, if the CLIP comes from a file of
+            weights. Defaults to the vocabulary beside the file, or else to that of
+            keras-hub's `clip_vit_base_patch32`.
         half: bool. Whether to store the weights in half precision. Computation stays
             in float32.
 
@@ -232,8 +238,10 @@ def convert(
     """
     if os.path.exists(out):
         raise FileExistsError(f"{out} exists already. Choose another `out`.")
+    checkpoint = huggingface.weights_in(checkpoint) or checkpoint
     state = clip_state(read_state(checkpoint, lazy=True))
     if is_clip(state):
+        vocabulary = vocabulary or huggingface.vocabulary_beside(checkpoint)
         return _convert_clip(state, Path(out), vocabulary, half)
     networks = _networks(state, checkpoint)
     backbone, tokenizer = load_any_clip(clip, vocabulary)
@@ -267,14 +275,37 @@ def _convert_clip(
 
 
 def _networks(state: dict[str, Any], path: str) -> dict[str, Any]:
-    networks = state.get("model", state)
-    if not isinstance(networks, dict) or "netG" not in networks:
-        found = ", ".join(map(str, list(networks)[:5])) or "nothing by name"
+    """Find the networks by the authors' names, the averaged generator first."""
+    inner = state.get("model", state.get("state_dict", state))
+    found = {**state, **inner} if isinstance(inner, dict) else dict(state)
+    networks = _nested(found)
+    bare = without_wrappers(found)
+    if "fc_code.weight" in bare:
+        networks = {"netG": bare}
+    if "netG_ema" in networks:
+        averaged = networks.pop("netG_ema")
+        if "netG" in networks:
+            say(f"{path} holds netG and netG_ema: the averaged netG_ema is used.")
+        networks["netG"] = averaged
+    if not isinstance(networks.get("netG"), dict):
+        names = ", ".join(map(str, list(found)[:5])) or "nothing by name"
         raise ValueError(
             f"{path} is no checkpoint of GALIP (model/netG) or CLIP "
-            f"(visual.conv1.weight): it holds {found}."
+            f"(visual.conv1.weight): it holds {names}."
         )
-    return dict(networks)
+    # The counter of PyTorch's AveragedModel is no weight.
+    networks["netG"] = {k: v for k, v in networks["netG"].items() if k != "n_averaged"}
+    return networks
+
+
+def _nested(found: dict[str, Any]) -> dict[str, Any]:
+    """The networks of a checkpoint, also of a flat one with names like `netG.a.b`."""
+    networks: dict[str, Any] = {x: found[x] for x in _NETWORKS if x in found}
+    for name, value in without_wrappers(found).items():
+        network, _, rest = name.removeprefix("model.").partition(".")
+        if network in _NETWORKS and rest:
+            networks.setdefault(network, {})[rest] = value
+    return networks
 
 
 def _origin(

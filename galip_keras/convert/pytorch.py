@@ -12,6 +12,12 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from galip_keras.convert.safetensors import (
+    StoredTensor,
+    is_safetensors,
+    read_safetensors,
+)
+
 # NumPy types of an archive's storages. NumPy lacks bfloat16, which is the upper half
 # of a float32.
 _DTYPES = {
@@ -29,12 +35,12 @@ _DTYPES = {
 
 
 def read_state(path: str | Path, lazy: bool = False) -> Any:
-    """Read a PyTorch file that holds nothing but tensors and plain containers.
+    """Read a file that holds nothing but tensors and plain containers.
 
     Args:
-        path: path. A file written by `torch.save` or `torch.jit.save`. From a
-            TorchScript archive, parameters and buffers are read by their dotted names;
-            its code is ignored.
+        path: path. A file written by `torch.save`, `torch.jit.save` or
+            safetensors. Its content decides, not its name. From a TorchScript archive,
+            parameters and buffers are read by their dotted names; its code is ignored.
         lazy: bool. Whether to leave tensors on disk, as `Stored`, which `np.asarray`
             reads. Files older than PyTorch 1.6 are always read as a whole.
 
@@ -48,6 +54,9 @@ def read_state(path: str | Path, lazy: bool = False) -> Any:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    if is_safetensors(path):
+        tensors = read_safetensors(path)
+        return tensors if lazy else to_numpy(tensors)
     try:
         state = _read_archive(path) if zipfile.is_zipfile(path) else _read_old(path)
     except _Forbidden as error:
@@ -71,7 +80,7 @@ def to_numpy(value: Any) -> Any:
         return {key: to_numpy(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_numpy(item) for item in value]
-    if isinstance(value, Stored):
+    if isinstance(value, (Stored, StoredTensor)):
         return np.asarray(value)
     if hasattr(value, "detach"):
         value = value.detach()

@@ -99,6 +99,20 @@ def assign_norm(layer: keras.Layer, tensors: Tensors) -> None:
     assign(layer.beta, tensors.take("bias"))
 
 
-def without_module(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict without the prefix that training on several GPUs adds."""
-    return {name.removeprefix("module."): value for name, value in state.items()}
+def without_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict without the names that wrappers of modules add.
+
+    Training on several GPUs and averaging add `module`, compiling adds `_orig_mod`,
+    around the model or around a part of it, in any order.
+
+    Raises:
+        ValueError: if two tensors get the same name.
+    """
+    result: dict[str, Any] = {}
+    for name, value in state.items():
+        parts = [x for x in str(name).split(".") if x not in ("module", "_orig_mod")]
+        plain = ".".join(parts)
+        if plain in result:
+            raise ValueError(f"The checkpoint holds two tensors {plain!r}.")
+        result[plain] = value
+    return result

@@ -124,7 +124,7 @@ def test_every_tensor_is_used_once(checkpoint, clip_state):
         convert.generator_from_state(missing, clip)
     with pytest.raises(ValueError, match=r"no place for: extra\.weight\."):
         convert.generator_from_state({**networks["netG"], "extra.weight": 0}, clip)
-    wrong = {**networks["netG"], "to_rgb.1.bias": np.zeros(4)}
+    wrong = {**networks["netG"], "module.to_rgb.1.bias": np.zeros(4)}
     with pytest.raises(ValueError, match=r"has the shape \(4,\); \(3,\) was expected"):
         convert.generator_from_state(wrong, clip)
 

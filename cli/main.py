@@ -133,6 +133,12 @@ def _explain(error: Exception) -> tuple[str, int]:
     """The line to show for an exception, and the exit code."""
     if isinstance(error, click.Abort):
         return "Interrupted.", 130
+    if isinstance(error, click.NoSuchOption) and _may_be_a_value(error):
+        message = _one_line(error.format_message())
+        hint = (
+            'Put -- before text that begins with a dash: galip sample -- "-5 degrees".'
+        )
+        return f"Error: {message} {hint}", error.exit_code
     if isinstance(error, click.ClickException):
         return f"Error: {_one_line(error.format_message())}", error.exit_code
     if isinstance(error, OSError) and error.filename:
@@ -146,6 +152,16 @@ def _explain(error: Exception) -> tuple[str, int]:
     if not isinstance(error, (ValueError, OSError)) or not text:
         text = f"{type(error).__name__}: {text} (--debug shows where it comes from)"
     return f"Error: {text}", 1
+
+
+def _may_be_a_value(error: click.NoSuchOption) -> bool:
+    """Whether a wrong option could be an argument, such as "-5 degrees"."""
+    command = error.ctx.command if error.ctx else None
+    takes_text = any(
+        isinstance(x, click.Argument) for x in getattr(command, "params", [])
+    )
+    name = error.option_name
+    return takes_text and (not name.startswith("--") or " " in name)
 
 
 def name_options(text: str, command: click.Command) -> str:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -84,7 +84,7 @@ Row = tuple[str, "list[int] | None"]
 
 
 def read_prompts(path: str, file: IO[str] | None = None) -> list[Row]:
-    """Read a file of prompts: text with a prompt per line, `.jsonl` or `.csv`.
+    """Read prompts: text with a prompt per line, `.json`, `.jsonl` or `.csv`.
 
     Args:
         path: string. Its suffix tells what the file holds.
@@ -97,7 +97,7 @@ def read_prompts(path: str, file: IO[str] | None = None) -> list[Row]:
         with open(path, encoding="utf-8-sig") as opened:
             return read_prompts(path, opened)
     parsers: dict[str, Callable[[Iterable[str]], Iterable[dict[str, Any]]]]
-    parsers = {".jsonl": _parse_jsonl, ".csv": _parse_csv}
+    parsers = {".json": _parse_json, ".jsonl": _parse_jsonl, ".csv": _parse_csv}
     parse = parsers.get(Path(path).suffix.lower(), _parse_text)
     number = 0
 
@@ -124,9 +124,28 @@ def _parse_jsonl(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             content = json.loads(line)
         except (ValueError, RecursionError):
             content = None
-        if not isinstance(content, dict):
-            raise ValueError('it is no JSON object such as {"prompt": "an owl"}.')
-        yield content
+        yield _object(content)
+
+
+def _parse_json(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    text = "".join(lines)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Some programs write a value per line under this name, too.
+        if "\n" not in text.strip():
+            raise ValueError('it is no JSON array such as ["an owl"].') from error
+        yield from _parse_jsonl(text.splitlines())
+        return
+    yield from map(_object, content if isinstance(content, list) else [content])
+
+
+def _object(content: Any) -> dict[str, Any]:
+    if isinstance(content, str):
+        return {"prompt": content}
+    if not isinstance(content, dict):
+        raise ValueError('it is no JSON object such as {"prompt": "an owl"}.')
+    return content
 
 
 def _parse_csv(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -177,12 +196,19 @@ class Output(NamedTuple):
     def columns(self) -> int:
         return math.isqrt(len(self.seeds))
 
-    def name(self, plus: Sequence[str] = (), minus: Sequence[str] = ()) -> str:
+    def name(
+        self,
+        plus: Sequence[str] = (),
+        minus: Sequence[str] = (),
+        others: Mapping[str, Any] | None = None,
+    ) -> str:
         """The name of the file without its suffix.
 
-        It has the words of the prompt, a hash if those are not all of it, and the seed.
+        It has the words of the prompt, a hash if those are not all of it, the
+        settings in `others`, which differ from their defaults, and the seed.
         """
-        whole = json.dumps([self.prompt, plus, minus]) if plus or minus else self.prompt
+        parts: list[Any] = [self.prompt, plus, minus, *([others] if others else [])]
+        whole = json.dumps(parts) if plus or minus or others else self.prompt
         plain = unicodedata.normalize("NFKD", self.prompt).encode("ascii", "ignore")
         words = re.findall("[a-z0-9]+", plain.decode().lower())
         slug = "-".join(words)[:60].strip("-")
@@ -192,7 +218,13 @@ class Output(NamedTuple):
         if slug.replace("-", " ") != whole or is_taken:
             digest = hashlib.sha256(whole.encode()).hexdigest()[:12]
             slug = f"{slug}-{digest}" if slug else digest
-        return slug + end
+        return slug + "".join(map(_label, (others or {}).items())) + end
+
+
+def _label(setting: tuple[str, Any]) -> str:
+    """A setting as part of a file name, such as `-truncation0-5`."""
+    text = "".join(map(str, setting)).lower()
+    return "-" + re.sub("[^a-z0-9]+", "-", text)[-30:].strip("-")
 
 
 def list_outputs(

@@ -1,6 +1,8 @@
 """`galip interpolate`."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -80,7 +82,6 @@ def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loo
     name = " to ".join(
         f"{prompt} {seed}" for prompt, seed in zip(prompts, seeds, strict=True)
     )
-    path = folder / Output(name, SHEET).name()
     facts = {
         "prompts": prompts,
         "seeds": seeds,
@@ -88,14 +89,24 @@ def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loo
         "model": model,
         "version": galip_keras.__version__,
     }
+    settings: dict[str, tuple[Any, Any]] = {
+        "truncation": (truncation, 1.0),
+        "frames": (len(images), _FRAMES[file_format]),
+        "fps": (12 if file_format == "strip" else fps, 12),
+    }
+    # A film does not tell how it was made, so its name does.
+    if file_format == "mp4":
+        settings["model"] = (model, "toybirds")
+    others = {key: value for key, (value, usual) in settings.items() if value != usual}
+    path = folder / Output(name, SHEET).name(others=others)
     click.echo(_WRITE[file_format](images, path, facts, fps))
 
 
 def _strip(images, path, facts, fps):
     from galip_keras.images import image_grid
-    from galip_keras.sampling.image_files import save_image
+    from galip_keras.sampling.image_files import free_path, save_image
 
-    path = path.with_name(f"{path.name}.png")
+    path = free_path(path.with_name(f"{path.name}.png"), facts)
     save_image(image_grid(images, columns=len(images)), path, facts)
     return path
 
@@ -103,7 +114,9 @@ def _strip(images, path, facts, fps):
 def _gif(images, path, facts, fps):
     from PIL import Image
 
-    path = path.with_name(f"{path.name}.gif")
+    from galip_keras.sampling.image_files import free_path
+
+    path = free_path(path.with_name(f"{path.name}.gif"), facts)
     first, *others = map(Image.fromarray, images)
     first.save(
         path,
@@ -111,7 +124,7 @@ def _gif(images, path, facts, fps):
         append_images=others,
         duration=1000 / fps,
         loop=0,
-        comment=str(facts),
+        comment=json.dumps(facts),
     )
     return path
 

@@ -9,7 +9,7 @@ import galip_keras
 from galip_cli.options import MODEL, OUT
 from galip_cli.quiet import quiet_imports
 from galip_cli.types import PROMPT
-from galip_keras.files import make_folder
+from galip_keras.files import make_folder, sha256
 
 
 @click.command()
@@ -60,7 +60,7 @@ def invert(image, model, prompt, steps, seed, out, as_json):
 
         from galip_keras.images import ImageError, image_grid, read_image
         from galip_keras.sampling import inversion, latent
-        from galip_keras.sampling.image_files import save_image
+        from galip_keras.sampling.image_files import free_path, save_image
         from galip_keras.sampling.sampler import load_keras
     try:
         upright = read_image(image)
@@ -72,6 +72,7 @@ def invert(image, model, prompt, steps, seed, out, as_json):
     found = inversion.invert(network, target, prompt, steps, seed=seed)
     stem = Path(image).stem
     facts = {
+        "image": sha256(image),
         "prompt": prompt,
         "steps": steps,
         "seed": seed,
@@ -81,7 +82,10 @@ def invert(image, model, prompt, steps, seed, out, as_json):
         "model": model,
         "version": galip_keras.__version__,
     }
-    point, pair = folder / f"{stem}.npz", folder / f"{stem}-inverted.png"
+    # Another image of the same name, or other settings, must not replace files.
+    asked = {key: facts[key] for key in ("prompt", "steps", "seed", "model", "image")}
+    pair = free_path(folder / f"{stem}-inverted.png", asked)
+    point = pair.with_name(f"{pair.stem.replace('-inverted', '', 1)}.npz")
     latent.save(point, found.point)
     save_image(image_grid(np.stack([target, found.image]), columns=2), pair, facts)
     click.echo(

@@ -48,7 +48,7 @@ def mix(prompts, model, seeds, blocks, truncation, out):
     with quiet_imports():
         from galip_keras.images import image_grid
         from galip_keras.sampling import latent
-        from galip_keras.sampling.image_files import save_image
+        from galip_keras.sampling.image_files import free_path, save_image
         from galip_keras.sampling.sampler import load_keras
     network = load_keras(model)
     given = points.read(network, prompts, [0] * len(prompts), 1.0)
@@ -72,6 +72,10 @@ def mix(prompts, model, seeds, blocks, truncation, out):
         "version": galip_keras.__version__,
     }
     name = " with ".join(prompts) + (f" in {blocks}" if blocks else "")
-    path = folder / f"{Output(name, SHEET).name()}.png"
+    others = {} if truncation == 1.0 else {"truncation": truncation}
+    if seeds != list(range(4)):
+        others["seeds"] = seeds
+    path = folder / f"{Output(name, SHEET).name(others=others)}.png"
+    path = free_path(path, facts)
     save_image(sheet, path, facts)
     click.echo(path)

@@ -28,8 +28,8 @@ _FEW = 16
     "--prompts-file",
     type=click.Path(dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help="More prompts, one per line; - is standard input. In .jsonl and .csv files a "
-    "prompt may have its own `seed` or `seeds`, in place of --seeds.",
+    help="More prompts, one per line; - is standard input. In .json, .jsonl and .csv "
+    "files a prompt may have its own `seed` or `seeds`, in place of --seeds.",
 )
 @click.option(
     "--plus",

@@ -14,6 +14,9 @@ from galip_keras.sampling import image_files
 from galip_keras.sampling.requests import FORMATS, Output
 from galip_keras.sampling.sampler import Drawn, Sampler
 
+# What file names leave out.
+_DEFAULTS = {"truncation": 1.0, "best_of": None, "scorer": "the model's own CLIP"}
+
 
 class Written(NamedTuple):
     """A file of images.
@@ -91,8 +94,15 @@ class Bulk:
 
     def path(self, output: Output) -> Path:
         """The file of an output."""
-        name = output.name(self.facts.get("plus", ()), self.facts.get("minus", ()))
-        return self.folder / f"{name}{FORMATS[self.file_format][0]}"
+        others = {
+            key: self.facts[key]
+            for key, default in _DEFAULTS.items()
+            if self.facts.get(key, default) != default
+        }
+        plus, minus = self.facts.get("plus", ()), self.facts.get("minus", ())
+        name = output.name(plus, minus, others)
+        path = self.folder / f"{name}{FORMATS[self.file_format][0]}"
+        return image_files.free_path(path, {"model": self.facts.get("model")})
 
     def write(
         self, progress: Callable[[int], Any], reread: bool = False
@@ -122,13 +132,13 @@ class Bulk:
 
     def write_grid(self, rows: Sequence[np.ndarray], seeds: Sequence[int]) -> Written:
         """Write `grid.png`, a row per prompt and a column per seed."""
-        path = self.folder / "grid.png"
         facts = {
             "prompts": list(dict.fromkeys(output.prompt for output in self.outputs)),
             f"{self.seed_name}s": list(seeds),
             **self.facts,
             "version": __version__,
         }
+        path = image_files.free_path(self.folder / "grid.png", facts)
         images = np.concatenate(rows)
         image_files.save_image(image_grid(images, columns=len(seeds)), path, facts)
         return Written(path, facts, images)

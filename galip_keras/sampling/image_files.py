@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -45,11 +46,30 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     """What an image file tells of itself, or None where there is no image."""
     try:
         with Image.open(path) as image:
-            return dict(json.loads(image.getexif().get(DESCRIPTION, "{}")))
+            comment = image.info.get("comment", "{}") if image.format == "GIF" else "{}"
+            return dict(json.loads(image.getexif().get(DESCRIPTION, comment)))
     except (OSError, SyntaxError):
         return None
     except (ValueError, TypeError):
         return {}
+
+
+def free_path(path: Path, facts: Mapping[str, Any]) -> Path:
+    """Find a name that does not replace an image that was made in another way.
+
+    Args:
+        path: path. The name to take, if no image of other facts has it.
+        facts: mapping of plain values. What must agree with an image of that name.
+
+    Returns:
+        `path`, or beside it a name with a hash of the facts.
+    """
+    there = read_facts(path) or {}
+    facts = {key: value for key, value in facts.items() if key != "version"}
+    if all(there.get(key, value) == value for key, value in facts.items()):
+        return path
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    return path.with_name(f"{path.stem}-{digest}{path.suffix}")
 
 
 def cut_sheet(path: Path, columns: int) -> np.ndarray:

@@ -64,7 +64,7 @@ def test_sample(galip, preset, tmp_path):
         (prompt, seed) for prompt in args[:2] for seed in (3, 0, 1)
     ]
     assert len({p["path"] for p in drawn}) == 6
-    assert drawn[0]["path"] == str(tmp_path / "an-owl-3.png")
+    assert drawn[0]["path"] == str(tmp_path / "an-owl-0607af85f87d-truncation0-5-3.png")
     for image in drawn:
         path = image.pop("path")
         assert Image.open(path).text == {k: str(v) for k, v in image.items()}
@@ -74,7 +74,7 @@ def test_sample(galip, preset, tmp_path):
     assert Image.open(grid["path"]).text["prompts"] == str(args[:2])
     whole = np.asarray(Image.open(grid["path"]))
     assert whole.shape == (2 * 64, 3 * 64, 3)
-    third = np.asarray(Image.open(tmp_path / "an-owl-1.png"))
+    third = np.asarray(Image.open(tmp_path / "an-owl-0607af85f87d-truncation0-5-1.png"))
     np.testing.assert_array_equal(whole[:64, 128:], third)
 
 

@@ -39,7 +39,7 @@ def test_the_best_of_some(galip, preset, network, tmp_path):
         assert image["score"] == pytest.approx(max(scores), abs=1e-3)
         assert image["scorer"] == "the model's own CLIP"
         path = pathlib.Path(image.pop("path"))
-        assert path.name == f"an-owl-{first // 3}.png"
+        assert path.name == f"an-owl-07e621551a1d-best-of3-{first // 3}.png"
         assert told(path) == image
         assert Image.open(path).text == {k: str(v) for k, v in image.items()}
         # The seed that it tells makes it again.

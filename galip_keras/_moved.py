@@ -36,6 +36,7 @@ _MODULES = {
         "presets.loading",
         "presets.fine_tuning",
         "presets.precision",
+        "models.precision",
         "presets.sizes",
     ],
     "losses": ["models.losses"],

@@ -16,10 +16,10 @@ from galip_keras.convert.safetensors import (
     StoredTensor,
     is_safetensors,
     read_safetensors,
+    widen_bfloat16,
 )
 
-# NumPy types of an archive's storages. NumPy lacks bfloat16, which is the upper half
-# of a float32.
+# NumPy types of an archive's storages.
 _DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -137,7 +137,7 @@ class Stored:
             values[self._offset :], self.shape, steps, writeable=False
         )
         if self._storage.dtype == _DTYPES["BFloat16Storage"]:
-            tensor = np.asarray(tensor.astype("<u4") << 16).view("<f4")
+            tensor = widen_bfloat16(tensor)
         return tensor if dtype is None else tensor.astype(dtype)
 
 

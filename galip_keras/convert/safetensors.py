@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-# NumPy lacks bfloat16, which is the upper half of a float32.
 _DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -28,6 +27,18 @@ _DTYPES = {
 
 # The longest header that the format allows.
 _LONGEST_HEADER = 100_000_000
+
+
+def widen_bfloat16(halves: np.ndarray) -> np.ndarray:
+    """Turn bfloat16 into float32. NumPy lacks it: it is the upper half of a float32.
+
+    Args:
+        halves: uint16 array, little-endian.
+
+    Returns:
+        A float32 array of the same shape.
+    """
+    return np.asarray(halves.astype("<u4") << 16).view("<f4")
 
 
 class StoredTensor:
@@ -52,7 +63,7 @@ class StoredTensor:
             self.path, self.dtype, math.prod(self.shape), offset=self.offset
         ).reshape(self.shape)
         if self.kind == "BF16":
-            tensor = np.asarray(tensor.astype("<u4") << 16).view("<f4")
+            tensor = widen_bfloat16(tensor)
         return tensor if dtype is None else tensor.astype(dtype)
 
 

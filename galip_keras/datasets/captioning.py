@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from galip_keras.datasets import metadata, names, sidecars
+from galip_keras.datasets import metadata, names, sidecars, summary
 from galip_keras.datasets.records import Config, Skipped
-
-_NAMES_SHOWN = 10
 
 _Captioned = Iterator[tuple[str, list[str]]]
 
@@ -132,9 +130,7 @@ def _check_texts(files: Files, texts: dict[str, str], config: Config) -> None:
 
 def found_instead(others: list[str]) -> str:
     """The end of a message about missing files: those that were found instead."""
-    more = len(others) - _NAMES_SHOWN
-    shown = ", ".join(others[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    return f" (found {shown})" if others else ""
+    return f" (found {summary.listed(others)})" if others else ""
 
 
 def _read_tables(

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from galip_keras.datasets import summary
+
 _NAMES_SHOWN = 20
 
 
@@ -102,6 +104,4 @@ def _plain(name: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _NAMES_SHOWN
-    shown = ", ".join(names[:_NAMES_SHOWN]) or "empty lines"
-    return f"{shown} and {more} more" if more > 0 else shown
+    return summary.listed(names, _NAMES_SHOWN) or "empty lines"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _NAMES_SHOWN = 10
@@ -17,25 +17,26 @@ def lines(metadata: Mapping[str, Any]) -> list[str]:
     if long := metadata.get("long_captions"):
         shown.append(
             f"{_images(len(long))} with a caption over 77 tokens, of which only the "
-            f"first 77 are read: {_names(long)}"
+            f"first 77 are read: {listed(long)}"
         )
     return shown
 
 
 def reasons(skipped: Mapping[str, list[str]]) -> str:
     """One line for a dict of reasons to names, with at most ten names per reason."""
-    return "; ".join(f"{reason}: {_names(names)}" for reason, names in skipped.items())
+    return "; ".join(f"{reason}: {listed(names)}" for reason, names in skipped.items())
 
 
 def _images(count: int) -> str:
     return f"{count} image" if count == 1 else f"{count} images"
 
 
-def _names(names: list[str]) -> str:
+def listed(names: Sequence[str], count: int = _NAMES_SHOWN) -> str:
+    """The first `count` names, and how many more there are."""
     # The name of a file may contain line breaks and bytes that are not UTF-8.
     shown = [
         "".join(character if character.isprintable() else "?" for character in name)
-        for name in names[:_NAMES_SHOWN]
+        for name in names[:count]
     ]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

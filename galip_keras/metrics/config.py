@@ -27,6 +27,9 @@ FEATURES = (
     "toybirds",
 )
 
+# The scorer that a model is measured by unless another is given.
+OWN_CLIP = "the model's own CLIP"
+
 # How the images of a folder can be read: as for training, or as pytorch-fid does.
 READERS = ("training", "pytorch-fid")
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from galip_keras.metrics import features
+from galip_keras.metrics.config import OWN_CLIP
 from galip_keras.metrics.features import Extractor
 from galip_keras.metrics.image_sets import BATCH_SIZE
 from galip_keras.models.clip import FrozenCLIP, load_clip
@@ -49,7 +50,7 @@ class Scorer:
         """The CLIP that a model was trained with."""
         clip = model.backbone.clip
         return cls(
-            "the model's own CLIP",
+            OWN_CLIP,
             features.of_model(clip),
             clip,
             model.preprocessor,

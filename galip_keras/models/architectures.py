@@ -83,6 +83,12 @@ BUNDLED = {
 }
 
 
+# What a preset folder and a run folder hold.
+CONFIG = "config.json"
+PRESET = "preset"
+CHECKPOINTS = "checkpoints"
+
+
 def preset_folder(preset: str | Path) -> str:
     """Return the folder of a preset.
 
@@ -95,10 +101,10 @@ def preset_folder(preset: str | Path) -> str:
     """
     if preset in BUNDLED:
         return str(Path(__file__).parents[1] / "presets" / preset)
-    inside = Path(preset) / "preset"
-    if not (inside.is_dir() or (inside.parent / "checkpoints").is_dir()):
+    inside = Path(preset) / PRESET
+    if not (inside.is_dir() or (inside.parent / CHECKPOINTS).is_dir()):
         return str(preset)
-    if not (inside / "config.json").is_file():
+    if not (inside / CONFIG).is_file():
         raise ValueError(
             f"{preset} is a run without preset/, which is written when training ends: "
             "resume it, or give another model"

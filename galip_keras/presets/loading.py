@@ -7,11 +7,13 @@ from pathlib import Path
 from types import ModuleType
 
 from galip_keras.console import first_words
-from galip_keras.models.architectures import ARCHITECTURES, BUNDLED, preset_folder
+from galip_keras.models.architectures import (
+    ARCHITECTURES,
+    BUNDLED,
+    CONFIG,
+    preset_folder,
+)
 from galip_keras.models.text_to_image import GALIPTextToImage, build
-
-CONFIG = "config.json"
-PRESET = "preset"
 
 
 def load_model(source: str | Path, clip: str | None = None) -> GALIPTextToImage:

@@ -10,12 +10,13 @@ import numpy as np
 
 from galip_keras import __version__
 from galip_keras.images import image_grid
+from galip_keras.metrics.config import OWN_CLIP
 from galip_keras.sampling import image_files
 from galip_keras.sampling.requests import FORMATS, Output
 from galip_keras.sampling.sampler import Drawn, Sampler
 
 # What file names leave out.
-_DEFAULTS = {"truncation": 1.0, "best_of": None, "scorer": "the model's own CLIP"}
+_DEFAULTS = {"truncation": 1.0, "best_of": None, "scorer": OWN_CLIP}
 
 
 class Written(NamedTuple):
@@ -62,6 +63,7 @@ class Bulk:
         self.facts = {**facts, **sampler.facts}
         self.file_format = file_format
         self.finished: dict[Output, dict[str, Any]] = {}
+        self._paths: dict[Output, Path] = {}
 
     @property
     def seed_name(self) -> str:
@@ -94,6 +96,11 @@ class Bulk:
 
     def path(self, output: Output) -> Path:
         """The file of an output."""
+        if output not in self._paths:
+            self._paths[output] = self._find_path(output)
+        return self._paths[output]
+
+    def _find_path(self, output: Output) -> Path:
         others = {
             key: self.facts[key]
             for key, default in _DEFAULTS.items()

@@ -10,11 +10,11 @@ import keras
 
 from galip_keras import backend
 from galip_keras.console import say
+from galip_keras.models.architectures import CHECKPOINTS, PRESET
 from galip_keras.models.augmentation import NUM_RANDOM
 from galip_keras.models.backbone import GALIPBackbone
 from galip_keras.models.gan import GALIP
 from galip_keras.models.text_to_image import GALIPTextToImage
-from galip_keras.presets.loading import PRESET
 from galip_keras.training.callbacks import Evaluation, Report, Samples
 from galip_keras.training.checkpoints import Checkpoint
 from galip_keras.training.collapse import Guard
@@ -62,7 +62,7 @@ class Loop:
         self.last = plan.total_steps
         config = plan.config
         self.guard = Guard(config.on_collapse == "continue", self._warn)
-        checkpoints = folder / "checkpoints"
+        checkpoints = folder / CHECKPOINTS
         self.checkpoint = Checkpoint(checkpoints, config.save_every, self.guard)
 
     def run(self, deadline: float | None, resume: bool) -> Outcome:

@@ -10,7 +10,6 @@ from galip_keras import __version__, backend
 from galip_keras.files import write_folder
 from galip_keras.models.architectures import ARCHITECTURES
 from galip_keras.models.gan import GALIP
-from galip_keras.models.precision import set_precision
 from galip_keras.models.text_to_image import GALIPTextToImage
 from galip_keras.presets import card
 from galip_keras.presets.fine_tuning import (
@@ -35,8 +34,6 @@ def write_preset(folder: Path, plan: Plan, model: GALIPTextToImage, gan: GALIP) 
         gan: a `galip_keras.GALIP`. Its discriminator is kept beside the model.
     """
     config = plan.config
-    # keras-hub cannot read presets of a mixed precision.
-    set_precision(model.backbone, "float32")
     with backend.alone(), write_folder(folder) as temporary:
         model.save_to_preset(str(temporary))
         gan.discriminator.save_weights(temporary / DISCRIMINATOR)

@@ -16,7 +16,7 @@ import keras_hub
 from galip_keras import __version__, backend
 from galip_keras.console import say, silence
 from galip_keras.files import make_folder, write_text
-from galip_keras.presets.loading import CONFIG
+from galip_keras.models.architectures import CHECKPOINTS, CONFIG
 from galip_keras.training import data
 from galip_keras.training.config import TrainingConfig, check_names, settings
 from galip_keras.training.loop import Loop, Outcome
@@ -84,7 +84,8 @@ class Run:
         _check_devices(self.config)
         with backend.main_first():
             plan = Plan.of(self.config)
-            data.check(plan, earlier, data.facts(plan))
+            if earlier:
+                data.check(plan, earlier, data.facts(plan))
         return {"run": str(self.folder), **plan.to_dict()}
 
     def train(self, max_hours: float | None = None) -> Outcome:
@@ -191,7 +192,7 @@ class Run:
             "keras_hub": keras_hub.__version__,
             "backend": keras.backend.backend(),
         }
-        (self.folder / "checkpoints").mkdir(exist_ok=True)
+        (self.folder / CHECKPOINTS).mkdir(exist_ok=True)
         content = {**self.config.to_dict(), "versions": versions, data.DATA: found}
         write_text(self.folder / CONFIG, f"{json.dumps(content, indent=2)}\n")
         data.write_report(plan, self.folder / "data_report.txt", is_new)

@@ -22,15 +22,7 @@ SPEC = {
 }
 
 # `python gpu.py ARGUMENTS` where TensorFlow cannot be imported.
-WITHOUT_TENSORFLOW = f"""
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0].startswith("tensorflow"):
-            raise ImportError(name)
-
-sys.meta_path.insert(0, Blocked())
+WITHOUT_TENSORFLOW = f"""{child.WITHOUT_TENSORFLOW}
 sys.path.insert(0, {str(FOLDER)!r})
 import gpu
 

@@ -64,9 +64,10 @@ _OWN = f"""\
 
 ## Licence
 
-Not stated yet: whoever publishes these weights states it here. The training data and
-the CLIP have licences of their own.
+{{license}} The training data and the CLIP have licences of their own.
 """
+
+_UNSTATED = "Not stated yet: whoever publishes these weights states it here."
 
 
 def write(
@@ -81,7 +82,9 @@ def write(
         folder: path. The preset folder.
         facts: dict. What `galip_keras.presets.sizes.describe` says about the model.
         origin: dict of `"title"`, `"made"`, `"data"` and `"clip"`, in words, and
-            `"figures"`, a dict of numbers by name. Further keys are kept in the JSON.
+            `"figures"`, a dict of numbers by name. If they are known, `"license"` in
+            words, and `"handle"`, what stands for the model in commands. Further keys
+            are kept in the JSON.
         earlier: path. A folder with the card that this one replaces.
     """
     folder = Path(folder)
@@ -98,7 +101,11 @@ def write(
         figures=_figures(origin["figures"]),
     )
     own = read(earlier).partition(OWN)[2] if earlier else ""
-    (folder / CARD).write_text(card + (OWN + own if own else _OWN), "utf-8")
+    if own:
+        card += OWN + own
+    else:
+        card += _OWN.format(license=origin.get("license", _UNSTATED))
+    (folder / CARD).write_text(card, "utf-8")
     (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", "utf-8")
 
 
@@ -111,12 +118,13 @@ def move(folder: str | Path, address: str) -> None:
     """
     text, origin = read(folder), read_origin(folder)
     if text and origin:
-        text = text.replace(_handle(origin), address)
+        for use in ('galip sample "a bird" --model {}', 'from_preset("{}")'):
+            text = text.replace(use.format(_handle(origin)), use.format(address))
         (Path(folder) / CARD).write_text(text, "utf-8")
 
 
 def _handle(origin: dict[str, Any]) -> str:
-    return f"./{origin['title']}"
+    return origin.get("handle") or f"./{origin['title']}"
 
 
 def read(folder: str | Path) -> str:

@@ -6,24 +6,37 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
+from galip_keras import backend
 from galip_keras.console import first_words
+from galip_keras.downloads.sources import MODELS
 from galip_keras.models.architectures import (
     ARCHITECTURES,
     BUNDLED,
     CONFIG,
     preset_folder,
 )
+from galip_keras.models.fidelity import is_faithful
 from galip_keras.models.text_to_image import GALIPTextToImage, build
 
+# What images can be computed in. `AUTO` chooses one.
+AUTO = "auto"
+PRECISIONS = ("float32", "bfloat16", "float16", AUTO)
 
-def load_model(source: str | Path, clip: str | None = None) -> GALIPTextToImage:
+
+def load_model(
+    source: str | Path, clip: str | None = None, precision: str = "float32"
+) -> GALIPTextToImage:
     """Load a preset, or build an architecture.
 
     Args:
         source: string. A key of `ARCHITECTURES` or `BUNDLED` in
-            `galip_keras.models.architectures`, a run folder, a preset folder, or a
-            handle such as `"hf://user/model"`.
+            `galip_keras.models.architectures`, or of `MODELS` in
+            `galip_keras.downloads.sources`, a run folder, a preset folder, or a handle
+            such as `"hf://user/model"`.
         clip: string. The CLIP of an architecture, as `text_to_image.build` takes it.
+        precision: string. One of `PRECISIONS`: what the model computes in and keeps its
+            weights in. `"auto"` takes bfloat16 where that is faster, if trial images
+            stay close to those in float32.
 
     Returns:
         A `GALIPTextToImage`.
@@ -31,8 +44,21 @@ def load_model(source: str | Path, clip: str | None = None) -> GALIPTextToImage:
     Raises:
         ValueError: if there is no such model, or it cannot be loaded.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}")
+    exact = _load(source, clip)
+    chosen = backend.fast_precision() if precision == AUTO else precision
+    if chosen == exact.precision:
+        return exact
+    model = exact.in_precision(chosen)
+    if precision != AUTO:
+        return model
+    return model if exact.takes_prompts and is_faithful(model, exact) else exact
+
+
+def _load(source: str | Path, clip: str | None) -> GALIPTextToImage:
     if source in ARCHITECTURES:
-        return build(source, clip)
+        return build(str(source), clip)
     if clip:
         raise ValueError(f"{source} brings its own CLIP: leave out `clip`")
     preset = find_preset(source)
@@ -47,8 +73,9 @@ def find_preset(source: str | Path) -> str:
     """Find the folder that keras-hub can read, and download it if it is on a hub.
 
     Args:
-        source: string or path. A preset that ships, a preset folder, a run folder
-            (which has a preset inside), or a handle such as `"hf://user/model"`.
+        source: string or path. A preset that ships, a released model, a preset folder,
+            a run folder (which has a preset inside), or a handle such as
+            `"hf://user/model"`.
 
     Returns:
         The preset folder as a string, or the handle itself if keras-hub reads it.
@@ -60,7 +87,7 @@ def find_preset(source: str | Path) -> str:
         return _download(str(source))
     folder = Path(preset_folder(str(source)))
     if not folder.exists():
-        known = ", ".join((*BUNDLED, *ARCHITECTURES))
+        known = ", ".join((*BUNDLED, *MODELS, *ARCHITECTURES))
         raise ValueError(
             f"unknown model {str(source)!r}: give {known}, a preset folder, a run "
             "folder or a handle such as hf://USER/MODEL"

@@ -73,6 +73,31 @@ def seconds(fn, repeats=5, warm_up=2):
     return statistics.median(times)
 
 
+def peak_gib():
+    """Return the peak memory of this process so far: the GPU's, if there is one."""
+    import resource
+
+    if os.environ.get("KERAS_BACKEND") == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated() / 2**30
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        import jax
+
+        statistics = jax.devices()[0].memory_stats() or {}
+        if "peak_bytes_in_use" in statistics:
+            return statistics["peak_bytes_in_use"] / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def has_compiler():
+    """Whether `torch.compile` finds a C++ compiler."""
+    import shutil
+
+    return any(map(shutil.which, ("g++", "clang++", "c++")))
+
+
 def in_backend(script, backend, arguments):
     """Run a script's `--backend` part in a child process. Return its rows."""
     command = [sys.executable, script, "--backend", backend, *arguments]
@@ -81,6 +106,16 @@ def in_backend(script, backend, arguments):
     if result.returncode:
         raise SystemExit(f"{script} failed on {backend}")
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def keep_to(cores):
+    """Keep this process and its children to so many cores, if a number is given.
+
+    On a machine that others use too, one core compares best: threads that wait for each
+    other lose the most where there are fewer free cores than threads.
+    """
+    if cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
 
 
 def use_cores():
@@ -177,6 +212,13 @@ def wait(outputs):
         outputs.block_until_ready()
     else:
         float(outputs[(0,) * len(outputs.shape)])
+
+
+def keep(rows, row):
+    """Add a row, and show it at once: a long run may not reach its end."""
+    rows.append(row)
+    text = ", ".join(f"{key} {_text(value)}" for key, value in row.items())
+    print(text, file=sys.stderr, flush=True)
 
 
 def report(name, rows, out, **more):

@@ -1,16 +1,21 @@
 """Seconds per image of the full-size generator on every backend.
 
     python benchmarks/sampling.py [--batch-sizes 1,8,32] [--precision float32] [--quick]
+    python benchmarks/sampling.py --precision float32,mixed_bfloat16
     python benchmarks/sampling.py --exports     # also exported models
 
-Times the generator alone. Rows that say so, and exports, go from prompts to images.
+Times the generator alone, in every form that `galip_keras.backend.choices` knows. The
+chosen one is marked. `cpu s` is processor time per core, which other processes on the
+machine disturb less. Rows that say so, and exports, go from prompts to images.
 
 `share` is the work of the direct form divided by the time and by R, the best
-convolution rate of all backends. It can exceed 1, since the fused form does less work.
+convolution rate of all backends. It can exceed 1, since the other forms do less work.
 """
 
 import argparse
+import functools
 import json
+import os
 import time
 
 import common
@@ -19,7 +24,9 @@ import common
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-sizes", default="1,8,32")
-    parser.add_argument("--precision", default="float32")
+    parser.add_argument(
+        "--precision", default="float32", help="one, or several with commas"
+    )
     parser.add_argument("--backends", default=",".join(common.installed()))
     parser.add_argument("--quick", action="store_true", help="a tiny model, one batch")
     parser.add_argument("--exports", action="store_true", help="also time exports")
@@ -63,18 +70,18 @@ def measure(args):
     from galip_keras.models.precision import set_precision
     from galip_keras.models.text_to_image import build
 
-    rates = [common.rates(_compute_dtype(args), args.quick)]
+    rates = [common.rates(quick=args.quick)]
     name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
     generator = build(name, clip="random").backbone.generator
-    set_precision(generator, args.precision)
     rows = []
-    for form in ("fused", "direct"):
-        if form == "direct":
-            use_direct_form()
-        for jit in _compilers(args.backend):
+    for precision in args.precision.split(","):
+        set_precision(generator, precision)
+        for form, jit, is_chosen in _choices(generator):
             for batch in _batches(args):
-                rows.append(time_generator(generator, form, jit, batch, args))
-    rates.append(common.rates(_compute_dtype(args), args.quick))
+                row = time_generator(generator, jit, batch, args)
+                mark = " *" * is_chosen
+                rows.append({"precision": precision, "form": form + mark, **row})
+    rates.append(common.rates(quick=args.quick))
     mean = {key: sum(rate[key] for rate in rates) / 2 for key in rates[0]}
     return {"rows": rows, "rates": mean, "direct_gflop": direct_gflop(generator)}
 
@@ -148,17 +155,39 @@ def _batches(args):
     return [2] if args.quick else [int(b) for b in args.batch_sizes.split(",")]
 
 
-def _compute_dtype(args):
-    return args.precision.removeprefix("mixed_")
+def _choices(generator):
+    """Every form, compiled or not, and whether it is the one that is chosen."""
+    from galip_keras import backend
+    from galip_keras.backend import choices
+
+    chosen_jit = backend.should_jit(generator)
+    with backend.compiled(chosen_jit):
+        chosen = (backend.resize_form(8, 16), chosen_jit)
+    original = backend.resize_form
+    for form in (choices.PRODUCTS, choices.TRANSPOSED, choices.DIRECT):
+        backend.resize_form = functools.partial(_form, form)
+        for jit in _compilers():
+            yield form, jit, (form, jit) == chosen
+    backend.resize_form = original
 
 
-def _compilers(backend):
+def _form(form, old_size, size):
+    from galip_keras.backend import choices
+
+    if form == choices.PRODUCTS and size >= 1.5 * old_size:
+        return form
+    is_doubling = size == 2 * old_size
+    return form if form == choices.TRANSPOSED and is_doubling else choices.DIRECT
+
+
+def _compilers():
     # Without jit, JAX runs operation by operation, which nobody uses for sampling.
     # torch.compile needs a C++ compiler, which few machines have.
-    return {"tensorflow": (True, False), "jax": (True,), "torch": (False,)}[backend]
+    compilers = {"tensorflow": (True, False), "jax": (True,), "torch": (False,)}
+    return compilers[os.environ["KERAS_BACKEND"]]
 
 
-def time_generator(generator, form, jit, batch, args):
+def time_generator(generator, jit, batch, args):
     import numpy as np
     from keras import ops
 
@@ -175,34 +204,18 @@ def time_generator(generator, form, jit, batch, args):
     start = time.perf_counter()
     common.wait(run(noise, text))
     first = time.perf_counter() - start
-    median = common.seconds(
-        lambda: common.wait(run(noise, text)), 3 if args.quick or batch > 8 else 7, 1
-    )
+    repeats = 3 if args.quick or batch > 8 else 7
+    start = time.process_time()
+    median = common.seconds(lambda: common.wait(run(noise, text)), repeats, 1)
+    cpu = (time.process_time() - start) / len(os.sched_getaffinity(0))
     return {
         "backend": args.backend,
-        "form": form,
         "jit": jit,
         "batch": batch,
         "first s": first,
         "s/image": median / batch,
+        "cpu s": cpu / (repeats + 1) / batch,
     }
-
-
-def use_direct_form():
-    """Make generator blocks resize first, as in the paper."""
-    from keras import layers
-
-    from galip_keras.models.convolutions import ResizeConv2D, nearest_resize
-    from galip_keras.models.layers import GeneratorBlock
-
-    def call(self, x, condition):
-        x = nearest_resize(x, self.size)
-        residual = layers.Conv2D.call(self.conv_1, self.fusion_1(x, condition))
-        residual = self.conv_2(self.fusion_2(residual, condition))
-        return residual + (x if self.shortcut is None else self.shortcut(x))
-
-    GeneratorBlock.call = call
-    ResizeConv2D.call = layers.Conv2D.call
 
 
 def direct_gflop(generator):

@@ -9,7 +9,6 @@ of the first step with compilation. R is the machine's convolution rate.
 import argparse
 import json
 import pathlib
-import resource
 import statistics
 import tempfile
 import time
@@ -114,19 +113,8 @@ def measure(args):
         "first s": steps[0],
         "s/step": statistics.median(steps[1:]),
         "waits": sum(waits[1:]) / sum(steps[1:]),
-        "peak GiB": _peak_gib(),
+        "peak GiB": common.peak_gib(),
     }
-
-
-def _peak_gib():
-    import keras
-
-    if keras.backend.backend() == "torch":
-        import torch
-
-        if torch.cuda.is_available():
-            return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from galip_cli.group import HelpfulGroup
 from galip_cli.options import DATA_DIR, captioning
 from galip_cli.quiet import quiet_imports
 from galip_cli.tables import definitions
+from galip_keras.downloads.sources import SOURCES, size
 
 
 @click.group(cls=HelpfulGroup, invoke_without_command=True)
@@ -45,6 +46,7 @@ def list_(data_dir, as_json):
             "download": entry.download,
             "license": entry.license,
             "prepared": datasets.prepared(name, data_dir),
+            "paper": _file(entry.paper),
         }
         for name, entry in datasets.DATASETS.items()
     }
@@ -62,7 +64,27 @@ def list_(data_dir, as_json):
             ),
             *(("", f"prepared in {path}") for path in row["prepared"]),
         ]
+        if file := row["paper"]:
+            place = "here" if file["here"] else "fetched on first use"
+            about = f"{size(file['megabytes'])}; {file['license']}; {place}"
+            lines.append(("", f"--captions paper: {file['file']}, {about}"))
     click.echo(definitions(lines))
+
+
+def _file(name):
+    """Facts about a file that can be fetched."""
+    from galip_keras.downloads.fetch import path_of
+
+    if not name:
+        return None
+    source = SOURCES[name]
+    return {
+        "file": name,
+        "megabytes": source.megabytes,
+        "license": source.license,
+        "address": source.page,
+        "here": path_of(name).is_file(),
+    }
 
 
 @data.command()

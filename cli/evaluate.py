@@ -4,9 +4,9 @@ import json
 
 import click
 
-from galip_cli.options import DATA_DIR, captioning
+from galip_cli.options import DATA_DIR, PRECISION, captioning
 from galip_cli.quiet import quiet_imports
-from galip_keras.metrics.config import FEATURES, METRICS, READERS
+from galip_keras.metrics.config import ALIASES, FEATURES, METRICS, READERS
 
 
 def _names(context, parameter, value):
@@ -27,7 +27,8 @@ def _names(context, parameter, value):
 @click.option(
     "--model",
     metavar="MODEL",
-    help="A preset, run folder, preset folder, hub handle or architecture.  "
+    help="toybirds, galip_coco, galip_cc12m, a run folder, preset folder, hub handle "
+    "or architecture.  "
     "[default: toybirds, without --images]",
 )
 @click.option(
@@ -62,22 +63,23 @@ def _names(context, parameter, value):
 )
 @click.option(
     "--features",
-    type=click.Choice(FEATURES),
+    type=click.Choice((*FEATURES, *ALIASES)),
     default="clip",
     show_default=True,
     metavar="NETWORK",
     help="The network that fid, kid and precision-recall compare images by: "
-    f"{', '.join(FEATURES)}.",
+    f"{', '.join(FEATURES)}; fid-inception is inception.",
 )
 @click.option(
     "--weights",
     metavar="FILE",
-    help="The Inception weights.  [default: where PyTorch keeps downloads]",
+    help="The Inception weights.  [default: where PyTorch keeps downloads, or fetched]",
 )
 @click.option(
     "--scorer",
-    metavar="PRESET",
-    help="The keras-hub preset of a second CLIP that scores images against captions.",
+    metavar="CLIP",
+    help="A second CLIP that scores images against captions: a keras-hub preset, or "
+    "one of Hugging Face such as openai/clip-vit-large-patch14.",
 )
 @click.option(
     "--num-images",
@@ -102,6 +104,7 @@ def _names(context, parameter, value):
     metavar="FILE",
     help="Write the mean and covariance of the real images here.",
 )
+@PRECISION
 @click.option("--out", metavar="DIR", help="Write report.md and report.json here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @DATA_DIR

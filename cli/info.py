@@ -11,6 +11,8 @@ import click
 import galip_keras
 from galip_cli.quiet import quiet_imports
 from galip_cli.tables import definitions
+from galip_keras.convert import released
+from galip_keras.downloads.sources import MODELS, SOURCES, size
 
 
 @click.command()
@@ -20,7 +22,8 @@ def info(model: str | None, as_json: bool) -> None:
     """Show versions, devices and presets, or describe MODEL.
 
     The description has the model's sizes, its CLIP, its origin and its card. MODEL is a
-    preset, run folder, preset folder, hub handle or architecture.
+    preset, run folder, preset folder, hub handle, architecture or one of the authors'
+    models, of which those that are not here yet are not fetched.
 
     \b
     Examples:
@@ -44,6 +47,7 @@ def info(model: str | None, as_json: bool) -> None:
             "backend": keras.backend.backend(),
             "devices": _devices(keras),
             "presets": BUNDLED,
+            "released": {name: _released(name) for name in MODELS},
             "architectures": {
                 name: spec["description"] for name, spec in ARCHITECTURES.items()
             },
@@ -51,7 +55,28 @@ def info(model: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**facts, **({"card": text} if model else {})}, indent=2))
     else:
+        if not model:
+            facts["released"] = {k: _line(x) for k, x in facts["released"].items()}
         click.echo(_table(facts) + (f"\n\n{text.strip()}" if text else ""))
+
+
+def _released(name: str) -> dict[str, Any]:
+    """Facts about a released model, which need not be here."""
+    model, source = MODELS[name], SOURCES[MODELS[name].checkpoint]
+    return {
+        "description": model.description,
+        "megabytes": model.megabytes,
+        "license": model.license,
+        "address": source.page,
+        "folder": str(released.preset_path(name)),
+        "here": released.is_here(name),
+    }
+
+
+def _line(facts: dict[str, Any]) -> str:
+    place = f"here, in {facts['folder']}" if facts["here"] else "fetched on first use"
+    about = size(facts["megabytes"])
+    return f"{facts['description']}; {about}; {facts['license']}; {place}"
 
 
 def _model(model: str) -> tuple[dict[str, Any], str]:
@@ -61,6 +86,8 @@ def _model(model: str) -> tuple[dict[str, Any], str]:
     from galip_keras.presets.loading import find_preset, load_model
     from galip_keras.presets.sizes import describe
 
+    if model in MODELS and not (Path(model).exists() or released.is_here(model)):
+        return {"model": model, **_released(model)}, ""
     network = load_model(model)
     if model in ARCHITECTURES:
         spec = ARCHITECTURES[model]
@@ -98,4 +125,6 @@ def _table(facts: dict[str, Any], indent: str = "") -> str:
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)

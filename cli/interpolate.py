@@ -70,12 +70,12 @@ def interpolate(prompts, model, seeds, truncation, file_format, frames, fps, loo
     )
     if loop:
         prompts, seeds = [*prompts, prompts[0]], [*seeds, seeds[0]]
-    folder = Path(out)
-    make_folder(folder, "out")
     with quiet_imports():
         from galip_keras.sampling import latent
         from galip_keras.sampling.sampler import load_keras
     network = load_keras(model)
+    folder = Path(out)
+    make_folder(folder, "out")
     ends = points.read(network, prompts, seeds, truncation)
     path_through = latent.interpolate(ends, frames or _FRAMES[file_format])
     images = latent.draw(network, path_through)

@@ -52,8 +52,6 @@ def invert(image, model, prompt, steps, seed, out, as_json):
       galip invert bird.png --prompt "a red bird"
       galip invert photo.jpg --model runs/birds --steps 1000 --out inverted
     """
-    folder = Path(out)
-    make_folder(folder, "out")
     with quiet_imports():
         import numpy as np
         from PIL import Image, ImageOps
@@ -67,6 +65,8 @@ def invert(image, model, prompt, steps, seed, out, as_json):
     except ImageError as error:
         raise click.ClickException(f"{image} is no image: {error}.") from error
     network = load_keras(model)
+    folder = Path(out)
+    make_folder(folder, "out")
     size = network.backbone.generator.image_size
     target = np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
     found = inversion.invert(network, target, prompt, steps, seed=seed)

@@ -13,6 +13,7 @@ import click
 
 import galip_keras
 from galip_cli.group import HelpfulGroup
+from galip_keras.downloads.licenses import VARIABLE, LicenseError
 
 COMMANDS = (
     "train",
@@ -72,6 +73,11 @@ def _be_verbose(context: click.Context, parameter: click.Parameter, value: Any) 
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
 
 
+def _accept(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value:
+        os.environ[VARIABLE] = "1"
+
+
 _debug = click.Option(
     ["--debug"],
     is_flag=True,
@@ -86,7 +92,14 @@ _verbose = click.Option(
     callback=_be_verbose,
     help="Show the messages of libraries as they load.",
 )
-_EVERYWHERE: list[click.Parameter] = [_debug, _verbose]
+_yes = click.Option(
+    ["--yes"],
+    is_flag=True,
+    expose_value=False,
+    callback=_accept,
+    help="Accept the licences of what is fetched, which are shown.",
+)
+_EVERYWHERE: list[click.Parameter] = [_debug, _verbose, _yes]
 
 
 @click.group(
@@ -141,17 +154,40 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"Error: {message} {hint}", error.exit_code
     if isinstance(error, click.ClickException):
         return f"Error: {_one_line(error.format_message())}", error.exit_code
+    if isinstance(error, LicenseError):
+        text = str(error).replace(f"set {VARIABLE}", f"add --yes or set {VARIABLE}")
+        return f"Error: {_one_line(text)}.", 1
     if isinstance(error, OSError) and error.filename:
         return f"Error: {error.filename}: {error.strerror}", 1
-    if isinstance(error, ModuleNotFoundError) and error.name in ("jax", "torch"):
-        extra = f"pip install 'galip-keras[{error.name}]'"
-        return f"Error: this backend needs {error.name}: {extra}.", 1
+    if isinstance(error, ModuleNotFoundError) and (remedy := _remedy(error)):
+        return f"Error: {remedy}.", 1
     text = _one_line(str(error))
     if galip.command is not None:
         text = name_options(text, galip.command)
     if not isinstance(error, (ValueError, OSError)) or not text:
         text = f"{type(error).__name__}: {text} (--debug shows where it comes from)"
     return f"Error: {text}", 1
+
+
+def _remedy(error: ModuleNotFoundError) -> str:
+    """What to do about a missing library, empty if it is none of ours."""
+    name = (error.name or "").partition(".")[0]
+    if name in ("jax", "torch"):
+        return f"this backend needs {name}: pip install 'galip-keras[{name}]'"
+    if not name.startswith("tensorflow"):
+        return ""
+    if isinstance(error.__cause__, ImportError):
+        # The package has explained it.
+        return str(error)
+    if "keras" not in sys.modules:
+        # Keras could not be imported: it is the backend that is missing.
+        return (
+            "this backend needs tensorflow: pip install tensorflow, or set "
+            "KERAS_BACKEND to jax or torch"
+        )
+    package = name.replace("_", "-")
+    what = f"`galip {galip.command.name}`" if galip.command else "this"
+    return f"{what} needs {package}: pip install {package}"
 
 
 def _may_be_a_value(error: click.NoSuchOption) -> bool:

@@ -43,14 +43,14 @@ def mix(prompts, model, seeds, blocks, truncation, out):
     if blocks and len(prompts) != 2:
         raise click.UsageError("--blocks takes two prompts.")
     seeds = seeds or list(range(4))
-    folder = Path(out)
-    make_folder(folder, "out")
     with quiet_imports():
         from galip_keras.images import image_grid
         from galip_keras.sampling import latent
         from galip_keras.sampling.image_files import free_path, save_image
         from galip_keras.sampling.sampler import load_keras
     network = load_keras(model)
+    folder = Path(out)
+    make_folder(folder, "out")
     given = points.read(network, prompts, [0] * len(prompts), 1.0)
     texts = [point.text_embedding for point in given]
     noises = [

@@ -21,7 +21,7 @@ def quiet_imports():
 @contextlib.contextmanager
 def _no_collection():
     # What is imported stays. Looking through it for garbage, over and over while it
-    # loads, takes a fifth of the time.
+    # loads and while models are traced, takes a fifth of the time.
     gc.disable()
     try:
         yield

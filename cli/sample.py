@@ -1,13 +1,14 @@
 """`galip sample`."""
 
 import json
-import sys
+import os
 from pathlib import Path
 
 import click
 
-from galip_cli.options import MODEL, OUT, TRUNCATION
+from galip_cli.options import MODEL, OUT, PRECISION, TRUNCATION
 from galip_cli.quiet import quiet_imports
+from galip_cli.released import fetch_first
 from galip_cli.types import PROMPT, SEEDS, SHARD
 from galip_keras.files import make_folder
 from galip_keras.sampling.requests import (
@@ -54,6 +55,7 @@ _FEW = 16
     help="Short for --seeds 0-(N-1).",
 )
 @TRUNCATION
+@PRECISION
 @click.option(
     "--best-of",
     type=click.IntRange(min=1),
@@ -63,9 +65,10 @@ _FEW = 16
 )
 @click.option(
     "--scorer",
-    metavar="PRESET",
-    help="The CLIP of --best-of, a keras-hub preset.  [default: the model's own, which "
-    "it was trained to please]",
+    metavar="CLIP",
+    help="The CLIP of --best-of: a keras-hub preset, or one of Hugging Face such as "
+    "openai/clip-vit-large-patch14.  [default: the model's own, which it was trained "
+    "to please]",
 )
 @click.option(
     "--batch-size",
@@ -107,6 +110,7 @@ def sample(
     seeds,
     num_images,
     truncation,
+    precision,
     best_of,
     scorer,
     batch_size,
@@ -121,8 +125,8 @@ def sample(
 
     Draws a sheet of sixteen images for each prompt, or with --seeds or --num-images one
     image for every prompt and seed. Prints the paths of the files, which carry prompt,
-    seed and model as text. The same prompt, seed and model give the same image,
-    whatever else is asked for.
+    seed, model and precision as text. The same prompt, seed, model and precision give
+    the same image, whatever else is asked for.
 
     \b
     Examples:
@@ -146,20 +150,29 @@ def sample(
         outputs = list_outputs(rows, seeds, best_of or 1)[shard or slice(None)]
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    folder = Path(out)
-    make_folder(folder, "out")
+    fetch_first(model)
+    is_plain = not (plus or minus or best_of)
+    num_images = sum(len(output.seeds) for output in outputs)
+    # The products of a small model are no work to share: NumPy's threads would wait for
+    # each other most of the time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with quiet_imports():
         from galip_keras.sampling.bulk import Bulk
         from galip_keras.sampling.sampler import Sampler, load_any
 
-        network = load_any(model)
-    if (plus or minus or best_of) and not hasattr(network, "backbone"):
+        few = num_images if is_plain else None
+        network = load_any(model, few, precision=precision)
+    folder = Path(out)
+    make_folder(folder, "out")
+    if not is_plain and not hasattr(network, "backbone"):
         raise click.UsageError("exports do not take --plus, --minus and --best-of.")
     sampler = Sampler(network, truncation, plus, minus, best_of, scorer, batch_size)
     asked = dict.fromkeys([*(output.prompt for output in outputs), *plus, *minus])
-    # An export has no preprocessor, and warns itself.
-    getattr(network, "preprocessor", network).warn_of_lost_words(list(asked))
-    _warn_of_unknown_words(network, model, list(asked))
+    # Without Keras there is no preprocessor, and the network itself knows.
+    preprocessor = getattr(network, "preprocessor", network)
+    preprocessor.warn_of_lost_words(list(asked))
+    if model == "toybirds":
+        _warn_of_unknown_words(preprocessor.unknown_words(list(asked)))
     facts = {"truncation": truncation, "model": model}
     bulk = Bulk(sampler, outputs, folder, facts, file_format)
     if resume:
@@ -187,7 +200,7 @@ def _read(prompts_file):
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.UsageError(
-            f"{prompts_file} cannot be read as UTF-8 text ({error})."
+            f"{prompts_file} cannot be read ({error.strerror})."
         ) from error
 
 
@@ -199,30 +212,19 @@ def _print(files, as_json):
         click.echo("\n".join(str(path) for path, _ in files))
 
 
-def _warn_of_unknown_words(network, model, prompts):
-    if model != "toybirds":
-        return
-    words = network.preprocessor.unknown_words(prompts)
+def _warn_of_unknown_words(words):
     if words:
         click.echo(
             f"toybirds knows only drawn birds, and not {', '.join(map(repr, words))}: "
-            "the image is a guess. For other words there is the paper's model: train "
-            "it (galip train --help) or convert the authors' (galip convert --help).",
+            "the image is a guess. For other words there are the authors' models: "
+            "--model galip_cc12m or galip_coco (not for commercial use).",
             err=True,
         )
 
 
 def _progress(count):
-    from tqdm.auto import tqdm
+    from galip_keras.console import progress_bar
 
-    is_terminal = sys.stderr.isatty()
-    return tqdm(
-        total=count,
-        desc="Images",
-        unit=" images",
-        # A log file gets a line per minute.
-        mininterval=0.5 if is_terminal else 60,
-        file=sys.stderr,
-        dynamic_ncols=is_terminal,
-        disable=count <= _FEW,
+    return progress_bar(
+        total=count, desc="Images", unit=" images", disable=count <= _FEW
     )

@@ -5,8 +5,9 @@ import socket
 
 import click
 
-from galip_cli.options import MODEL, require
+from galip_cli.options import MODEL, PRECISION, require
 from galip_cli.quiet import quiet_imports
+from galip_cli.released import fetch_first
 
 
 def _is_loopback(host):
@@ -37,6 +38,7 @@ def _address(host, port):
 
 @click.command()
 @MODEL
+@PRECISION
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
 @click.option(
@@ -95,8 +97,8 @@ def _address(host, port):
 )
 @click.option("--ui", is_flag=True, help="Serve a page to try prompts, at /.")
 def serve(
-    model, host, port, name, api_key, insecure, batch_size, max_wait_ms, max_queue,
-    timeout, grpc_port, cors_origins, ui,
+    model, precision, host, port, name, api_key, insecure, batch_size, max_wait_ms,
+    max_queue, timeout, grpc_port, cors_origins, ui,
 ):  # fmt: skip
     """Serve a model over HTTP.
 
@@ -117,16 +119,17 @@ def serve(
         )
     require("serving", ("fastapi", "uvicorn", "prometheus_client"), "serve")
     if grpc_port is not None:
-        require("--grpc-port", ("tensorflow_serving",), "grpc")
+        require("--grpc-port", ("tensorflow", "tensorflow_serving"), "grpc")
         _check_free(host, grpc_port, "--grpc-port")
     _check_free(host, port, "--port")
+    fetch_first(model)
     with quiet_imports():
         import uvicorn
 
         from galip_keras.sampling.sampler import load_any
         from galip_keras.serving.app import create_app
 
-        network = load_any(model)
+        network = load_any(model, precision=precision)
     app = create_app(
         network,
         name=name,
@@ -139,6 +142,8 @@ def serve(
         cors_origins=cors_origins,
         grpc_address=None if grpc_port is None else _address(host, grpc_port),
     )
+    if precision == "auto":
+        click.echo(f"Images are computed in {network.precision}.", err=True)
     if not _is_loopback(host) and not api_key:
         click.echo(f"Warning: anybody who reaches {host} can use it.", err=True)
     uvicorn.run(

@@ -83,8 +83,9 @@ def _option(field):
     if field.type.startswith("bool"):
         details = {"default": default, "is_flag": True}
     elif setting.choices:
-        details["type"] = click.Choice(setting.choices)
-        details["multiple"] = isinstance(default, tuple)
+        details["multiple"] = field.type.startswith("tuple")
+        none = ["none"] if details["multiple"] else []
+        details["type"] = click.Choice([*setting.choices, *none])
     elif field.type.startswith("int"):
         details["type"] = click.IntRange(setting.least, setting.most)
     elif field.type.startswith("float"):
@@ -128,7 +129,9 @@ def train(context, **options):
     _check_processes(context, options)
     with quiet_imports():
         from galip_keras.training import run as training
-    outcome = training.train(**options)
+    # What is left out is for the recipe to say.
+    given = {name: value for name, value in options.items() if _is_given(context, name)}
+    outcome = training.train(**given)
     if isinstance(outcome, dict):
         click.echo(json.dumps(outcome, indent=2))
     elif outcome.collapse:
@@ -141,6 +144,10 @@ def train(context, **options):
         _tell_of_stop(outcome)
     else:
         click.echo(outcome.folder)
+
+
+def _is_given(context, name):
+    return context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 def _check_processes(context, options):

@@ -35,7 +35,10 @@ __all__ = ["__version__", *_MODULES]
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    from galip_keras.console import needs_tensorflow
+
+    with needs_tensorflow(f"galip_keras.{name}"):
+        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
     return getattr(module, name)
 
 

@@ -1,4 +1,6 @@
-"""Registers the model's classes with Keras once keras-hub is imported.
+"""What the floors above do for those below, found by name when it is needed.
+
+Registers the model's classes with Keras once keras-hub is imported.
 
 `keras_hub.models.TextToImage.from_preset` finds a class by its registered name, so the
 class must have been imported. Importing `galip_keras` alone must stay cheap.
@@ -48,3 +50,12 @@ def register_with_keras_hub() -> None:
         register()
     else:
         sys.meta_path.insert(0, Finder())
+
+
+def released_preset(name: str) -> str:
+    """The preset folder of a model of `downloads.sources.MODELS`, fetched if needed.
+
+    Converting stands on a higher floor than the models that are asked for by name.
+    """
+    released = importlib.import_module("galip_keras.convert.released")
+    return str(released.fetch(name))

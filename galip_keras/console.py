@@ -1,7 +1,10 @@
 """Messages to the user, on standard error. Only results go to standard output."""
 
+import contextlib
 import sys
 import textwrap
+from collections.abc import Iterator
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -20,7 +23,48 @@ def say(message: str) -> None:
         tqdm.write(message, file=sys.stderr)
 
 
+def bar_interval() -> float:
+    """Seconds between two states of a progress bar. A log file gets a line a minute."""
+    return 0.5 if sys.stderr.isatty() else 60.0
+
+
+def progress_bar(**details: Any) -> tqdm:
+    """Make a progress bar on standard error.
+
+    Args:
+        **details: arguments of `tqdm.auto.tqdm`.
+    """
+    return tqdm(
+        mininterval=bar_interval(),
+        file=sys.stderr,
+        dynamic_ncols=sys.stderr.isatty(),
+        **details,
+    )
+
+
 def first_words(error: BaseException) -> str:
     """Shorten another library's error, so that a message can quote it."""
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {textwrap.shorten(words, 100, placeholder='...')}"
+
+
+@contextlib.contextmanager
+def needs_tensorflow(what: str) -> Iterator[None]:
+    """Say what to install where the body's imports lack TensorFlow or its libraries.
+
+    Args:
+        what: string. What cannot do without them, for the message.
+
+    Raises:
+        ModuleNotFoundError: if one of them is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        name = (error.name or "").partition(".")[0]
+        if not name.startswith("tensorflow"):
+            raise
+        package = name.replace("_", "-")
+        raise ModuleNotFoundError(
+            f"{what} needs {package}: pip install {package}", name=name
+        ) from error

@@ -1,5 +1,6 @@
 """Fixtures that all tests share, and markers that choose a backend."""
 
+import gc
 import os
 import tempfile
 
@@ -11,6 +12,16 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "galip-test-jax")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Tiny models compile for longer than they run.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if os.environ.get("KERAS_BACKEND") != "jax":
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    )
+
+# Nothing comes from, or stays in, the cache of whoever runs the tests.
+os.environ["GALIP_HOME"] = os.path.join(tempfile.gettempdir(), f"galip-{os.getpid()}")
 
 import extras
 import keras
@@ -84,14 +95,50 @@ def hubs(monkeypatch, tmp_path):
     return doubles
 
 
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    """An empty cache of fetched files, licences accepted, no waiting for a network."""
+    from galip_keras.downloads import licenses
+
+    for name in [x for x in os.environ if x.startswith("GALIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GALIP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(licenses.VARIABLE, "1")
+    monkeypatch.setattr(licenses, "_accepted", set())
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def web(home, monkeypatch):
+    """A web on loopback that stands for all others, with nothing in it."""
+    extras.need("weights", "gdown")
+    import web as webs
+
+    with webs.serving() as web:
+        webs.redirect(web, monkeypatch.setattr)
+        monkeypatch.setenv("HF_ENDPOINT", f"{web.address}/huggingface.co")
+        yield web
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if not {"slow", "full_size"} & item.keywords.keys():
             item.add_marker("fast")
-    # Start with the slowest tests. All full-size tests are in one module, since no
-    # process gives the memory of these models back, and two would not fit.
+    # Start with the slowest tests, so that no process is left with one at the end: the
+    # longest modules happen to be late in the alphabet. No process gives the memory of
+    # full-size models back, and two would not fit.
+    items.sort(key=lambda item: str(item.path), reverse=True)
     markers = ("full_size", "slow")
     items.sort(key=lambda item: [m not in item.keywords for m in markers])
+
+
+def pytest_collection_finish():
+    # What is imported stays. Looking through it for garbage, over and over while models
+    # are traced, takes a fifth of the time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 def pytest_runtest_setup(item):
@@ -104,3 +151,9 @@ def pytest_runtest_setup(item):
             if backend != "tensorflow":
                 reason += f', after pip install "galip-keras[{backend}]"'
             pytest.skip(reason)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        # Full-size models run for longer than they compile.
+        is_tiny = "full_size" not in item.keywords
+        jax.config.update("jax_disable_most_optimizations", is_tiny)

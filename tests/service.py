@@ -15,13 +15,20 @@ PREDICT = "/v1/models/galip:predict"
 
 
 class Model:
-    """Draws 2x2 pixels: length of the prompt, seed, truncation."""
+    """Draws 2x2 pixels: length of the prompt, seed, truncation.
+
+    From token ids and noise: the first and last id, and ten times the first noise.
+    """
 
     def __init__(self):
         self.batches = []
         self.is_drawing = False
         self.release = threading.Event()
         self.release.set()
+        self.sizes = {
+            "image_size": 2, "latent_dim": 4, "embedding_dim": 1, "sequence_length": 3,
+            "vocabulary_size": 200,
+        }  # fmt: skip
 
     def generate(self, inputs, seed=None, truncation=1.0):
         self.is_drawing = True
@@ -32,6 +39,12 @@ class Model:
             raise RuntimeError("/secret/path")
         pixels = [(len(x), s % 256, 10 * truncation) for x, s in zip(inputs, seed)]
         return np.array([np.full((2, 2, 3), p) for p in pixels], "uint8")
+
+    def generate_from_token_ids(self, token_ids, noise):
+        assert (token_ids.dtype, noise.dtype) == ("int32", "float32")
+        self.batches.append(token_ids.tolist())
+        pixels = np.stack([*token_ids[:, [0, -1]].T, 10 * noise[:, 0]], 1)
+        return np.tile(pixels[:, None, None], (1, 2, 2, 1)).astype("uint8")
 
     def embed(self, inputs):
         return np.array([[len(x)] for x in inputs], "float32")
@@ -96,11 +109,26 @@ def is_up(url):
         return False
 
 
-def wait_until_ready(client):
+def until(condition):
     deadline = time.monotonic() + 20
-    while client.get("/readyz").status_code != 200:
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def wait_until_ready(client):
+    until(lambda: client.get("/readyz").status_code == 200)
+
+
+def wait_until_queued(client, count):
+    line = f"galip_queue_pictures {count:.1f}\n"
+    until(lambda: line in client.get("/metrics").text)
+
+
+def wait_until_drawing(client, model):
+    """Wait until an image is being drawn and the queue is empty."""
+    until(lambda: model.is_drawing)
+    wait_until_queued(client, 0)
 
 
 def pixel(png):

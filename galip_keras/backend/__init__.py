@@ -10,9 +10,17 @@ backend's file defines the same functions. For autodiff:
   gradient with respect to the inputs, differentiable once more.
 - `apply(optimizer, gradients, variables)`: one update, in place.
 - `supports_attention(dtype)`: whether Keras' attention works in it on this device.
-- `should_jit(model, steps)`: whether the backend's own compiler makes the model faster.
+- `can_jit()`: whether the backend's own compiler may be used here.
 
-`fn` may read any variable and must assign none. For devices and processes:
+`fn` may read any variable and must assign none. For maps that are channels last:
+
+- `conv2d(x, kernel, bias, padding)`: a convolution with stride 1.
+- `double_conv2d(x, kernel, bias)`: a doubling by nearest neighbour and a 3x3
+  convolution, as one transposed convolution.
+- `lay_out(kernel)`: keeps a kernel in memory as `conv2d` reads it.
+- `scaled_leaky_relu(x, scale, shift, slope)`: `leaky_relu(x * scale + shift)`.
+
+For devices and processes:
 
 - `join(coordinator, num_processes, process_id)`: makes this process one of several
   that train together, and waits for the others.
@@ -20,6 +28,7 @@ backend's file defines the same functions. For autodiff:
 - `highest(number)`: the highest number of any process. Waits for all of them.
 - `share(num_devices)`: a context in which devices share each batch; see `use`.
 - `is_cpu()`: whether the CPU is the only device.
+- `has_bfloat16()`: whether the device has units that multiply in bfloat16.
 - `roll(x)`: the rows of a batch moved up by one, the first to the end, over all devices
   that share it. In a training step `x` is this device's share.
 - `repeatable()`: from here on the same program gives the same numbers, on a CPU bit for
@@ -27,14 +36,20 @@ backend's file defines the same functions. For autodiff:
 - `can_export()`: whether Keras exports models on this backend to all of our formats.
 - `hide_gpus_from_tensorflow()`: keeps TensorFlow, which reads data for every backend,
   from taking the GPUs of another one.
+
+What is fastest on a backend is said in `choices.py`, which the last functions here ask.
 """
 
 import contextlib
+import contextvars
+import functools
 import importlib
 from collections.abc import Iterator
 
 import keras
 
+from galip_keras.backend import choices
+from galip_keras.backend.choices import DIRECT, TRANSPOSED  # noqa: F401
 from galip_keras.backend.common import Shape, Tensor  # noqa: F401
 
 _BACKENDS = ("tensorflow", "jax", "torch")
@@ -53,12 +68,17 @@ pullback = _verbs.pullback
 value_and_input_gradient = _verbs.value_and_input_gradient
 apply = _verbs.apply
 supports_attention = _verbs.supports_attention
-should_jit = _verbs.should_jit
+
+conv2d = _verbs.conv2d
+double_conv2d = _verbs.double_conv2d
+lay_out = _verbs.lay_out
+scaled_leaky_relu = _verbs.scaled_leaky_relu
 
 join = _verbs.join
 process = _verbs.process
 highest = _verbs.highest
 is_cpu = _verbs.is_cpu
+has_bfloat16 = _verbs.has_bfloat16
 roll = _verbs.roll
 repeatable = _verbs.repeatable
 can_export = _verbs.can_export
@@ -120,6 +140,44 @@ def use(num_devices: int) -> Iterator[bool]:
     else:
         with _verbs.share(num_devices):
             yield True
+
+
+@functools.cache
+def _place():
+    return choices.Place(keras.backend.backend(), is_cpu(), has_bfloat16())
+
+
+def should_jit(model: keras.Model) -> bool:
+    """Whether XLA saves more time than compiling takes."""
+    if not _verbs.can_jit():
+        return False
+    return choices.compiles(_place(), model.compute_dtype, model.count_params())
+
+
+# Only JAX compiles what is not said to be compiled.
+_is_compiled = contextvars.ContextVar(
+    "is_compiled", default=keras.backend.backend() == "jax"
+)
+
+
+@contextlib.contextmanager
+def compiled(by_xla: bool) -> Iterator[None]:
+    """Say whether XLA compiles what runs inside, which then takes the best form."""
+    token = _is_compiled.set(by_xla)
+    try:
+        yield
+    finally:
+        _is_compiled.reset(token)
+
+
+def resize_form(old_size: int, size: int) -> str:
+    """The form of a resize with its convolution: see `choices.resize_form`."""
+    return choices.resize_form(_is_compiled.get(), old_size, size)
+
+
+def fast_precision() -> str:
+    """What images are made in fastest: `"bfloat16"` or `"float32"`."""
+    return "bfloat16" if choices.is_bfloat16_fast(_place()) else "float32"
 
 
 def _set_jit_compile(model, value):

@@ -43,6 +43,41 @@ def roll(x: Tensor) -> Tensor:
     return ops.roll(x, -1, axis=0)
 
 
+def conv2d(x: Tensor, kernel: Tensor, bias: Tensor | None, padding: str) -> Tensor:
+    """A convolution of maps that are channels last, with stride 1."""
+    x = ops.conv(x, kernel, padding=padding, data_format="channels_last")
+    return x if bias is None else x + bias
+
+
+def double_conv2d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """A doubling and a 3x3 convolution, as one transposed convolution."""
+    # The taps that meet copies of one pixel, in the order of the transposed kernel.
+    taps = ops.convert_to_tensor(
+        [[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=kernel.dtype
+    )
+    kernel = ops.einsum("ar,bs,rsio->aboi", taps, taps, kernel)
+    x = ops.conv_transpose(x, kernel, 2, "same", data_format="channels_last")
+    return x + bias
+
+
+def lay_out(kernel: keras.Variable) -> None:
+    """Do nothing: kernels are read as Keras keeps them."""
+
+
+def scaled_leaky_relu(x: Tensor, scale: Tensor, shift: Tensor, slope: float) -> Tensor:
+    """`leaky_relu(x * scale + shift)`."""
+    return ops.leaky_relu(x * scale + shift, negative_slope=slope)
+
+
+def repeatable() -> None:
+    """Do nothing: the backend repeats its numbers anyway."""
+
+
+def can_jit() -> bool:
+    """Whether a step may be compiled: it may."""
+    return True
+
+
 def can_export() -> bool:
     """Whether models can be exported: they are exported with TensorFlow."""
     return False

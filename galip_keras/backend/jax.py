@@ -15,14 +15,21 @@ import keras
 import numpy as np
 from jax.experimental import multihost_utils
 
+from galip_keras import processor
 from galip_keras.backend import common
 from galip_keras.backend.common import (  # noqa: F401
     Pull,
     Tensor,
     can_export,
+    can_jit,
+    conv2d,
+    double_conv2d,
     hide_gpus_from_tensorflow,
     is_cpu,
+    lay_out,
+    repeatable,
     roll,
+    scaled_leaky_relu,
 )
 
 _open_scopes: list[keras.StatelessScope] = []
@@ -121,9 +128,13 @@ def supports_attention(dtype: str) -> bool:
     return dtype != "float16" or jax.default_backend() != "cpu"
 
 
-def should_jit(model: keras.Model, steps: int = 0) -> bool:
-    """Whether compiling saves more time than it takes."""
-    return True
+def has_bfloat16() -> bool:
+    """Whether the device has units that multiply in bfloat16."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return processor.has_bfloat16()
+    capability = getattr(device, "compute_capability", "").partition(".")[0]
+    return device.platform == "tpu" or (capability.isdigit() and int(capability) >= 8)
 
 
 def join(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -184,7 +195,3 @@ def _devices(num_devices):
             "for instance with CUDA_VISIBLE_DEVICES"
         )
     return names
-
-
-def repeatable() -> None:
-    """Do nothing: JAX repeats its numbers anyway."""

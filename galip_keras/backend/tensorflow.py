@@ -10,19 +10,20 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from galip_keras import processor
 from galip_keras.backend import common
 from galip_keras.backend.common import (  # noqa: F401
     Pull,
     Tensor,
+    conv2d,
+    double_conv2d,
     highest,
     is_cpu,
     join,
+    lay_out,
     process,
+    scaled_leaky_relu,
 )
-
-# A model of more parameters, or a run of more steps, is compiled on a CPU.
-_LARGE = 1e7
-_MANY = 1000
 
 
 def run_step(model: keras.Model, step: Callable[[Any], Any], data: Any) -> Any:
@@ -90,18 +91,19 @@ def supports_attention(dtype: str) -> bool:
     return True
 
 
-def should_jit(model: keras.Model, steps: int = 0) -> bool:
-    """Whether XLA saves more time, in `steps` training steps, than compiling takes.
+def can_jit() -> bool:
+    """Whether a step may be compiled."""
+    # Gradients cannot be summed over devices inside of a compiled step.
+    return not tf.distribute.has_strategy()
 
-    Without `steps` the size of the model decides.
-    """
-    if tf.distribute.has_strategy():
-        # Gradients cannot be summed over devices inside of a compiled step.
-        return False
-    # It fuses the ops between the convolutions. They take much of a large model's time
-    # on a CPU too, where Keras does not compile. A small model gains little there.
-    is_large = model.count_params() > _LARGE
-    return is_large or steps > _MANY or bool(tf.config.list_physical_devices("GPU"))
+
+def has_bfloat16() -> bool:
+    """Whether the device has units that multiply in bfloat16."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return processor.has_bfloat16()
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return details.get("compute_capability", (0, 0)) >= (8, 0)
 
 
 def share(num_devices: int) -> contextlib.AbstractContextManager[None]:

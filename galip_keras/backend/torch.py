@@ -9,11 +9,14 @@ from typing import Any, NoReturn
 import keras
 import torch
 from keras import ops
+from torch.nn import functional
 
+from galip_keras import processor
 from galip_keras.backend.common import (  # noqa: F401
     Pull,
     Tensor,
     can_export,
+    can_jit,
     hide_gpus_from_tensorflow,
     highest,
     join,
@@ -92,10 +95,52 @@ def supports_attention(dtype: str) -> bool:
     return True
 
 
-def should_jit(model: keras.Model, steps: int = 0) -> bool:
-    """Whether compiling saves more time than it takes."""
-    # torch.compile cannot differentiate twice.
-    return False
+def has_bfloat16() -> bool:
+    """Whether the device has units that multiply in bfloat16."""
+    if is_cpu():
+        return processor.has_bfloat16()
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+
+
+# A map that is channels last is, permuted, what PyTorch calls a contiguous map in the
+# memory format `channels_last`. The functions below take such views, while
+# `ops.conv` copies every map twice.
+
+
+def conv2d(x: Tensor, kernel: Tensor, bias: Tensor | None, padding: str) -> Tensor:
+    """A convolution of maps that are channels last, with stride 1."""
+    x, kernel = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
+    kernel = kernel.contiguous(memory_format=torch.channels_last)
+    return functional.conv2d(x, kernel, bias, padding=padding).permute(0, 2, 3, 1)
+
+
+def double_conv2d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """A doubling and a 3x3 convolution, as one transposed convolution."""
+    # Sums of the taps that meet copies of one pixel: of rows, then of columns. The
+    # result has the order in memory that PyTorch reads.
+    rows = torch.stack(
+        [kernel[2], kernel[1] + kernel[2], kernel[0] + kernel[1], kernel[0]]
+    )
+    first, second, third = rows.permute(1, 2, 0, 3).unbind()
+    columns = [third, second + third, first + second, first]
+    kernel = torch.stack(columns, dim=2).permute(0, 3, 1, 2)
+    x = functional.conv_transpose2d(
+        x.permute(0, 3, 1, 2), kernel, bias, stride=2, padding=1
+    )
+    return x.permute(0, 2, 3, 1)
+
+
+def lay_out(kernel: keras.Variable) -> None:
+    """Keep a kernel in memory in the order that `conv2d` reads."""
+    data = kernel.value.data.permute(3, 2, 0, 1)
+    data = data.contiguous(memory_format=torch.channels_last)
+    kernel.value.data = data.permute(2, 3, 1, 0)
+
+
+def scaled_leaky_relu(x: Tensor, scale: Tensor, shift: Tensor, slope: float) -> Tensor:
+    """`leaky_relu(x * scale + shift)`, with one new map instead of three."""
+    x = torch.addcmul(shift, x, scale)
+    return functional.leaky_relu(x, slope, inplace=True)
 
 
 def share(num_devices: int) -> NoReturn:
@@ -111,3 +156,6 @@ def is_cpu() -> bool:
 def repeatable() -> None:
     """Make the ops deterministic, with a warning for those that cannot be."""
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # No op here reads memory before it was written, so it need not be filled first.
+    settings: Any = torch.utils.deterministic
+    settings.fill_uninitialized_memory = False

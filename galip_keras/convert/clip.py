@@ -11,7 +11,8 @@ import keras
 import keras_hub
 import numpy as np
 
-from galip_keras.convert import huggingface
+from galip_keras.console import first_words, say
+from galip_keras.convert import huggingface, known_clips
 from galip_keras.convert.pytorch import read_state
 from galip_keras.convert.tensors import (
     Tensors,
@@ -22,6 +23,7 @@ from galip_keras.convert.tensors import (
 )
 from galip_keras.models.clip import load_clip
 from galip_keras.models.random_clip import byte_pair_tokenizer
+from galip_keras.models.tokenizer import CLIPTokenizer
 
 # The head size of every CLIP that OpenAI published. No tensor's shape tells it.
 _HEAD_DIM = 64
@@ -132,9 +134,7 @@ def _load_attention(attention: keras.Layer, tensors: Tensors) -> None:
     assign(layer.bias, tensors.take("out_proj.bias"))
 
 
-def read_vocabulary(
-    path: str, vocabulary_size: int = 49408
-) -> keras_hub.models.CLIPTokenizer:
+def read_vocabulary(path: str, vocabulary_size: int = 49408) -> CLIPTokenizer:
     """Read OpenAI's `bpe_simple_vocab_16e6.txt.gz`, or Hugging Face's vocabulary.
 
     Args:
@@ -166,6 +166,24 @@ def read_vocabulary(
     return byte_pair_tokenizer(merges)
 
 
+def read_clip(path: str) -> dict[str, Any]:
+    """Read the weights of a CLIP by OpenAI's names or Hugging Face's.
+
+    Args:
+        path: string. A file of weights.
+
+    Returns:
+        A dict of tensors by OpenAI's names, or what the file holds if it is no CLIP.
+
+    Raises:
+        ValueError: if the CLIP computes something that keras-hub's does not.
+    """
+    state = clip_state(read_state(path, lazy=True))
+    if is_clip(state):
+        huggingface.check_activation(path)
+    return state
+
+
 def clip_state(state: Any) -> dict[str, Any]:
     """Find the weights of a CLIP by OpenAI's names or Hugging Face's.
 
@@ -191,21 +209,53 @@ def is_clip(state: Mapping[str, Any]) -> bool:
     return "visual.conv1.weight" in state
 
 
+_Loaded = tuple[keras_hub.models.CLIPBackbone, CLIPTokenizer]
+
+
 def load_any_clip(
-    source: str, vocabulary: str | None
-) -> tuple[keras_hub.models.CLIPBackbone, keras_hub.models.CLIPTokenizer]:
+    source: str, vocabulary: str | None = None, argument: str = "clip"
+) -> _Loaded:
     """Load a CLIP from a preset or from a file of weights.
 
     Args:
-        source: string. As `galip_keras.models.clip.load_clip` takes it, or a file of
-            OpenAI's, open_clip's or Hugging Face's weights, or a folder of the last.
+        source: string. As `galip_keras.models.clip.load_clip` takes it, a CLIP of
+            OpenAI's on the Hugging Face hub (`"openai/clip-vit-base-patch32"`), or a
+            file of OpenAI's, open_clip's or Hugging Face's weights, or a folder of the
+            last. If keras-hub's cannot be fetched, Hugging Face's is taken.
         vocabulary: string or None. A vocabulary, for a file of weights. Defaults to
             the one beside it.
+        argument: string. Who named the source, to be named in errors.
+
+    Raises:
+        OSError: if it cannot be fetched.
+        ValueError: if it is no CLIP.
     """
+    name = known_clips.hub_name(source)
+    if name is None or os.path.exists(source):
+        return _load(source, vocabulary, argument)
+    failure = ""
+    if not known_clips.only_from_hub(source, name):
+        try:
+            return load_clip(source, argument=argument)
+        except ValueError as error:
+            failure = f"keras-hub ({first_words(error.__cause__ or error)})"
+            say(f"{source} cannot be had from {failure}: trying Hugging Face.")
+    try:
+        folder = known_clips.fetch_from_hub(name)
+    except OSError as error:
+        if not failure:
+            raise
+        raise OSError(
+            f"{source} can be had neither from {failure} nor from Hugging Face: {error}"
+        ) from error
+    return _load(folder, vocabulary, argument)
+
+
+def _load(source: str, vocabulary: str | None, argument: str) -> _Loaded:
     source = huggingface.weights_in(source) or source
     if not os.path.isfile(source):
-        return load_clip(source)
-    state = clip_state(read_state(source, lazy=True))
+        return load_clip(source, argument=argument)
+    state = read_clip(source)
     if not is_clip(state):
         raise ValueError(
             f"{source} holds no weights of CLIP by OpenAI's or Hugging Face's names."
@@ -217,13 +267,13 @@ def load_any_clip(
 
 def clip_tokenizer(
     backbone: keras_hub.models.CLIPBackbone, vocabulary: str | None
-) -> keras_hub.models.CLIPTokenizer:
+) -> CLIPTokenizer:
     """The tokenizer of a CLIP, from OpenAI's vocabulary or keras-hub's copy of it."""
     if vocabulary is not None:
         return read_vocabulary(vocabulary, backbone.text_encoder.vocabulary_size)
     try:
         # OpenAI's CLIPs all share one vocabulary.
-        return keras_hub.models.CLIPTokenizer.from_preset("clip_vit_base_patch32")
+        return CLIPTokenizer.from_preset("clip_vit_base_patch32")
     except Exception as error:
         raise ValueError(
             "A file of CLIP weights has no vocabulary, and keras-hub's could not be "

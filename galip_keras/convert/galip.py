@@ -21,13 +21,12 @@ from galip_keras.console import say
 from galip_keras.convert import huggingface
 from galip_keras.convert.clip import (
     clip_from_state,
-    clip_state,
     clip_tokenizer,
     is_clip,
     load_any_clip,
     load_vision,
+    read_clip,
 )
-from galip_keras.convert.pytorch import read_state
 from galip_keras.convert.tensors import (
     Tensors,
     assign,
@@ -239,7 +238,7 @@ def convert(
     if os.path.exists(out):
         raise FileExistsError(f"{out} exists already. Choose another `out`.")
     checkpoint = huggingface.weights_in(checkpoint) or checkpoint
-    state = clip_state(read_state(checkpoint, lazy=True))
+    state = read_clip(checkpoint)
     if is_clip(state):
         vocabulary = vocabulary or huggingface.vocabulary_beside(checkpoint)
         return _convert_clip(state, Path(out), vocabulary, half)

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras_hub
 import numpy as np
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+from galip_keras.downloads.sources import CLIP_WEIGHTS
+from galip_keras.models.tokenizer import CLIPTokenizer
 
 _NAMES = {
     "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
@@ -40,6 +40,7 @@ _PROJECTIONS = {
 }
 # Counters that older versions saved.
 _POSITION_IDS = "embeddings.position_ids"
+_ACTIVATION = "quick_gelu"
 _LAYER = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 _ATTENTION = re.compile(
@@ -86,8 +87,34 @@ def _openai_name(name: str) -> str:
 
 def weights_in(folder: str) -> str | None:
     """The file of weights in a folder of Hugging Face's, if it is one."""
-    found = (Path(folder) / name for name in _WEIGHTS)
+    found = (Path(folder) / name for name in CLIP_WEIGHTS)
     return next((str(path) for path in found if path.is_file()), None)
+
+
+def check_activation(weights: str) -> None:
+    """Check that a CLIP has the activation that keras-hub computes, quick GELU.
+
+    The weights of others have the same names and shapes, and only the `config.json`
+    beside them tells.
+
+    Args:
+        weights: string. The file of weights.
+
+    Raises:
+        ValueError: if the CLIP has another activation.
+    """
+    path = Path(weights).parent / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        towers = [config.get(f"{tower}_config") or {} for tower in ("text", "vision")]
+        found = {x.get("hidden_act", _ACTIVATION) for x in towers}
+    except (OSError, ValueError, AttributeError):
+        return  # There is none, or it is not Hugging Face's.
+    if others := found - {_ACTIVATION}:
+        raise ValueError(
+            f"{path} says that this CLIP's activation is {others.pop()}. Only CLIPs "
+            f"with {_ACTIVATION}, such as OpenAI's, can be read."
+        )
 
 
 def vocabulary_beside(weights: str) -> str | None:
@@ -108,7 +135,7 @@ def is_vocabulary(path: str) -> bool:
     return start.startswith((b"{", b"#version"))
 
 
-def read_vocabulary(path: str, vocabulary_size: int) -> keras_hub.models.CLIPTokenizer:
+def read_vocabulary(path: str, vocabulary_size: int) -> CLIPTokenizer:
     """Read Hugging Face's `tokenizer.json`, or `vocab.json` and `merges.txt`.
 
     Raises:
@@ -127,7 +154,7 @@ def read_vocabulary(path: str, vocabulary_size: int) -> keras_hub.models.CLIPTok
         raise ValueError(
             f"{path} does not hold the {vocabulary_size} words of this CLIP."
         )
-    return keras_hub.models.CLIPTokenizer(vocabulary=words, merges=merges)
+    return CLIPTokenizer(vocabulary=words, merges=merges)
 
 
 def _words_and_merges(path: Path) -> tuple[dict[str, int], list[str]]:

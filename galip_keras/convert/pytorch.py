@@ -57,8 +57,16 @@ def read_state(path: str | Path, lazy: bool = False) -> Any:
     if is_safetensors(path):
         tensors = read_safetensors(path)
         return tensors if lazy else to_numpy(tensors)
+    with open(path, "rb") as file:
+        start = file.read(2)
+    is_archive = zipfile.is_zipfile(path)
+    if start == b"PK" and not is_archive:
+        raise ValueError(f"{path} is incomplete: the end of the archive is missing.")
     try:
-        state = _read_archive(path) if zipfile.is_zipfile(path) else _read_old(path)
+        # What is no pickle either needs no PyTorch to be refused.
+        if not is_archive and start[:1] != pickle.PROTO:
+            raise pickle.UnpicklingError("It is no pickle.")
+        state = _read_archive(path) if is_archive else _read_old(path)
     except _Forbidden as error:
         raise ValueError(
             f"{path} holds more than tensors and plain containers ({error}) and was "

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from galip_keras.console import needs_tensorflow
 from galip_keras.datasets import summary
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ class Entry(NamedTuple):
     """A named dataset: its builder, and what a list of datasets shows.
 
     `builder` is a module and a class in it, a subclass of `records.CaptionedImages`.
+    `paper` is the file of the captions that GALIP's authors share, a key of
+    `galip_keras.downloads.sources.SOURCES`, or empty.
     """
 
     builder: str
@@ -30,6 +33,7 @@ class Entry(NamedTuple):
     num_images: str
     download: str
     license: str
+    paper: str = ""
 
 
 DATASETS = {
@@ -46,6 +50,7 @@ DATASETS = {
         "11,788",
         "1.2 GB",
         "non-commercial research",
+        "birds_metadata.zip",
     ),
     "coco": Entry(
         "coco.Coco",
@@ -53,6 +58,7 @@ DATASETS = {
         "123,287",
         "20 GB",
         "annotations CC BY 4.0, images Flickr's terms",
+        "coco_metadata.zip",
     ),
     "cc3m": Entry(
         "web.Web",
@@ -92,6 +98,9 @@ DATASETS = {
 }
 
 
+# What stands for the captions that GALIP's authors share, in place of a path.
+PAPER = "paper"
+
 # How the captions of a folder are found: fields of `records.Config`.
 FOLDER_OPTIONS = ("image_column", "caption_column", "caption", "caption_from")
 
@@ -115,7 +124,8 @@ def prepare(
             the source, such as `folder:PATH`.
         data_dir: path. Where prepared datasets live. Defaults to the environment
             variable `TFDS_DATA_DIR`, else to `~/tensorflow_datasets`.
-        captions: path. For `cub`: the archive or folder of Reed et al.'s captions.
+        captions: path. For `cub` and `coco`: the archive or folder of other captions,
+            or `"paper"` for those that GALIP's authors share, which are fetched.
         allow_bad: bool. Whether more than 1 % of the images may be left out.
         num_workers: int. Threads that decode images. Defaults to the number of cores.
         beam_runner: string. For `cc3m` and `cc12m`: the Apache Beam runner that
@@ -164,6 +174,7 @@ def find(
 
     Raises:
         ValueError: If the dataset is unknown or its source makes no sense.
+        ModuleNotFoundError: If TensorFlow is not installed.
         OSError: If its source does not exist.
     """
     name, _, source = str(dataset).partition(":")
@@ -171,7 +182,10 @@ def find(
         known = ", ".join(DATASETS)
         raise ValueError(f"unknown dataset {dataset!r}: give one of {known}")
     module, _, class_name = DATASETS[name].builder.rpartition(".")
-    builder = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    with needs_tensorflow("reading a dataset"):
+        import tensorflow  # noqa: F401, tensorflow-datasets imports it too late
+
+        builder = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
     options = {key: value for key, value in options.items() if value is not None}
     return builder.open(builder.configure(name, source, **options), data_dir)
 

@@ -297,7 +297,8 @@ def _load(name: str) -> Mapping[str, Any]:
             "hf:NAME needs the datasets library: pip install 'galip-keras[hf]'"
         ) from error
     try:
-        return datasets.load_dataset(name)
+        with archives.no_warnings("huggingface_hub"):
+            return datasets.load_dataset(name)
     except Exception as error:
         # The hub, its client, the network, Arrow and files raise errors of their own.
         raise OSError(f"hf:{name} cannot be loaded: {_first_line(error)}") from error

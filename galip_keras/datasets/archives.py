@@ -42,6 +42,22 @@ DAMAGE = (
 _RETRIES = 3
 
 
+def existing(path: str, hint: str) -> Path:
+    """A path that a user gave, made absolute.
+
+    Args:
+        path: string.
+        hint: string. What to give instead, for the message.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+    """
+    resolved = Path(path).expanduser().resolve()
+    if not resolved.exists():
+        raise FileNotFoundError(f"{resolved} does not exist: {hint}")
+    return resolved
+
+
 def state(path: Path, files: Iterable[Path] = ()) -> str:
     """A name for the content of an archive or folder, which changes with it.
 
@@ -120,15 +136,25 @@ def _bars(shown: bool) -> contextlib.AbstractContextManager:
 @contextlib.contextmanager
 def few_retries() -> Iterator[None]:
     """Make tensorflow-datasets retry downloads less often, and without warnings."""
-    logger = logging.getLogger("urllib3")
-    before = getattr(downloader, "MAX_RETRIES", None), logger.level
+    before = getattr(downloader, "MAX_RETRIES", None)
     downloader.MAX_RETRIES = _RETRIES
+    try:
+        with no_warnings("urllib3"):
+            yield
+    finally:
+        downloader.MAX_RETRIES = before
+
+
+@contextlib.contextmanager
+def no_warnings(library: str) -> Iterator[None]:
+    """Drop what a library logs below errors, such as each time that it tries again."""
+    logger = logging.getLogger(library)
+    before = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        downloader.MAX_RETRIES = before[0]
-        logger.setLevel(before[1])
+        logger.setLevel(before)
 
 
 @contextlib.contextmanager

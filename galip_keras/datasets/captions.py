@@ -1,8 +1,9 @@
-"""Captions of CUB, from Reed et al. or made from the attributes of the dataset.
+"""Captions from archives of text files, or made from the attributes of CUB.
 
-The archives of Reed et al.'s captions in circulation have ten lines about each image in
-`text/CLASS/IMAGE.txt` or `text_c10/CLASS/IMAGE.txt`, inside any other folders or in a
-`text.zip`. Some also have the splits: lists of images as pickles of Python 2
+The archives of Reed et al.'s captions of CUB in circulation have ten lines about each
+image in `text/CLASS/IMAGE.txt` or `text_c10/CLASS/IMAGE.txt`, inside any other folders
+or in a `text.zip`. Those of COCO have `text/COCO_val2014_000000000042.txt`. Some
+also have the splits: lists of images as pickles of Python 2
 (`train/filenames.pickle`, `test/filenames.pickle`), or lists of classes
 (`trainvalclasses.txt`, `testclasses.txt`).
 """
@@ -19,10 +20,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from galip_keras.datasets import archives
+from galip_keras.datasets import DATASETS, PAPER, archives
+from galip_keras.downloads.fetch import fetch
 from galip_keras.images import ImageError
 
-_TEXT = re.compile(r"(?:^|/)(\d+\.[^/]+/[^/.][^/]*)\.txt$")
+_TEXT = re.compile(r"(?:^|/)(\d+\.[^/]+/[^/.][^/]*|COCO_\w+_\d+)\.txt$")
 _NESTED = re.compile(r"(?:^|/)text[^/]*\.zip$")
 _PICKLE = re.compile(r"(?:^|/)(train|test)/filenames\.pickle$")
 _CLASSES = re.compile(r"(?:^|/)(train|val|trainval|test)classes\.txt$")
@@ -65,8 +67,8 @@ Attributes = dict[str, list[str]]
 class Captions(NamedTuple):
     """Captions, undecoded if they come from files, and splits of images or classes.
 
-    Images are named `CLASS/IMAGE`, without an extension. `splits` is empty if no lists
-    were found.
+    Images are named `CLASS/IMAGE`, or by their file alone in COCO, without an
+    extension. `splits` is empty if no lists were found.
     """
 
     texts: Mapping[str, bytes | list[str]]
@@ -90,6 +92,23 @@ class Captions(NamedTuple):
     def split_of(self, name: str) -> str | None:
         """The split of an image, or None if it is in no list."""
         return self.splits.get(name) or self.splits.get(name.split("/")[0])
+
+
+def find(given: str, dataset: str) -> Path:
+    """The archive or folder of captions that a user asks for.
+
+    Args:
+        given: string. A path, or `"paper"` for what GALIP's authors share, which is
+            fetched the first time.
+        dataset: string. A key of `DATASETS` whose captions they share.
+
+    Raises:
+        OSError: If there is none, or if it cannot be fetched.
+        ValueError: If its licence is not accepted, or if it is not the right file.
+    """
+    if given == PAPER:
+        return fetch(DATASETS[dataset].paper)
+    return archives.existing(given, "give the archive or the folder of the captions")
 
 
 def state(path: Path) -> str:
@@ -124,7 +143,8 @@ def read(path: Path) -> Captions:
     if not texts:
         raise ValueError(
             f"{path} has no captions: give an archive or a folder that has files like "
-            "text/001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.txt"
+            "text/001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.txt or "
+            "text/COCO_val2014_000000000042.txt"
         )
     return Captions(texts, _splits(path, lists))
 

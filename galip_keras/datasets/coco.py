@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
-from galip_keras.datasets import archives, records
+from galip_keras.datasets import archives, captions, records
 from galip_keras.datasets.records import Record
 from galip_keras.images import ImageError, Source
 
@@ -91,12 +91,19 @@ class Coco(records.CaptionedImages):
   year = {2014},
 }"""
 
+    takes = ("captions",)
+
     url_infos = _DOWNLOADS
 
     @classmethod
     def configure(cls, name: str, source: str, **options: Any) -> records.Config:
+        captioned = ""
+        if given := options.get("captions"):
+            path = captions.find(given, name)
+            options["captions"] = str(path)
+            captioned = f"-captions-{captions.state(path)}"
         if not source:
-            return super().configure("official", source, **options)
+            return super().configure(f"official{captioned}", source, **options)
         folder = Path(source).expanduser().resolve()
         if folder.is_file():
             raise ValueError(
@@ -110,20 +117,26 @@ class Coco(records.CaptionedImages):
             state = "official"
         else:
             state = archives.state(folder, _counted(parts))
-        return super().configure(state, str(folder), **options)
+        return super().configure(f"{state}{captioned}", str(folder), **options)
 
     def _splits(self, dl_manager, skipped):
         parts = self._parts(dl_manager)
-        captions = {
+        texts = {
             split: _read_captions(parts[_ANNOTATIONS], f"captions_{original}.json")
             for split, original in _SPLITS.items()
         }
+        if self.builder_config.captions:
+            given = captions.read(Path(self.builder_config.captions))
+            texts = {
+                split: {name: _of(given, name) for name in names}
+                for split, names in texts.items()
+            }
         splits = {}
         for split, original in _SPLITS.items():
             part = parts[f"{original}.zip"]
             # Open each zip now, to find damage before hours of work on the other one.
             with _images(part):
-                splits[split] = _records(part, captions[split])
+                splits[split] = _records(part, texts[split])
         return splits
 
     def _parts(self, dl_manager: Any) -> dict[str, Part]:
@@ -178,20 +191,28 @@ def _read_captions(part: Part, name: str) -> _Captions:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON: fetch it again") from error
-    captions: _Captions = {}
+    found: _Captions = {}
     images: dict[Any, list[str]] = {}
     for row in _field(data, "images", list, where):
         file_name = _field(row, "file_name", str, f"{where}: images")
         # One list under both keys: captions refer to the number.
         number = _field(row, "id", (int, str), f"{where}: images")
-        images[number] = captions.setdefault(file_name, [])
+        images[number] = found.setdefault(file_name, [])
     for row in _field(data, "annotations", list, where):
         caption = _field(row, "caption", str, f"{where}: annotations")
         number = _field(row, "image_id", (int, str), f"{where}: annotations")
         if number not in images:
             raise ValueError(f"{where}: a caption is about {number}, an unknown image")
         images[number].append(caption)
-    return captions
+    return found
+
+
+def _of(given: captions.Captions, name: str) -> list[str]:
+    """The captions of an image in an archive of text files, if it has any."""
+    try:
+        return given.of(os.path.splitext(name)[0])
+    except ImageError:
+        return []
 
 
 def _annotations(part: Part, name: str) -> bytes:
@@ -213,9 +234,9 @@ def _field(row: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any
     return value
 
 
-def _records(part: Part, captions: _Captions) -> Iterator[Record]:
+def _records(part: Part, captioned: _Captions) -> Iterator[Record]:
     with _images(part) as find:
-        for name, texts in captions.items():
+        for name, texts in captioned.items():
             yield Record(name, texts, find(name) if texts else ImageError("no caption"))
 
 

@@ -41,7 +41,7 @@ TEST_CLASSES = frozenset((
 NOTE = (
     "captions are made from the names and attributes of the birds, not those of the "
     'paper: give those of Reed et al. (2016), "Learning Deep Representations of '
-    'Fine-grained Visual Descriptions", as `captions`'
+    'Fine-grained Visual Descriptions", as `captions`, or "paper" to fetch them'
 )
 
 # Without `\` and `:`, which would lead out of a folder on Windows.
@@ -92,11 +92,11 @@ class Cub(records.CaptionedImages):
     def configure(cls, name: str, source: str, **options: Any) -> records.Config:
         state = "official"
         if source:
-            path = _existing(source, "give CUB_200_2011.tgz or its folder")
+            path = archives.existing(source, "give CUB_200_2011.tgz or its folder")
             source = str(path)
             state = cls._state(path)
         if given := options.get("captions"):
-            path = _existing(given, "give the archive or the folder of the captions")
+            path = captions.find(given, name)
             options["captions"] = str(path)
             state += f"-captions-{captions.state(path)}"
         else:
@@ -275,13 +275,6 @@ class Files:
                         yield where, cells
             except UnicodeDecodeError as error:
                 raise ValueError(f"{self.shown}: {name} is not UTF-8") from error
-
-
-def _existing(path: str, hint: str) -> Path:
-    resolved = Path(path).expanduser().resolve()
-    if not resolved.exists():
-        raise FileNotFoundError(f"{resolved} does not exist: {hint}")
-    return resolved
 
 
 def _record(root: Path, name: str, box: Box | None, found: Captions) -> Record:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import itertools
 import json
 import os
 import re
@@ -29,6 +30,9 @@ _DELIMITERS = (",", ";", "\t", "|")
 
 # What may come before the header of a CSV file: empty rows, and Excel's own line.
 _PREAMBLE = re.compile(r"[\s,;|]*|sep=.\s*")
+
+# Follows the last line of a CSV file. In quotes that are never closed it is no row.
+_END = "\x1cend of the table\x1c"
 
 # Where a row is, and the values of its columns of image names and captions.
 _Values = tuple[str, Any, Any]
@@ -156,8 +160,16 @@ def _csv_values(path: Path, *chosen: str) -> Iterator[_Values]:
             first, header = _first_line(lines)
             delimiter, names = _header(path, header, chosen)
             image, caption = columns.find(f"{path}, line {first}", names, *chosen)
+            lines = itertools.chain(lines, [_END])
             reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+            number = first
             for values in reader:
+                if values == [_END]:
+                    break
+                if values and values[-1].endswith(_END):
+                    raise ValueError(
+                        f"{path}, line {number + 1}: a quote is opened and never closed"
+                    )
                 number = first + reader.line_num
                 if any(value.strip() for value in values[len(names) :]):
                     raise ValueError(

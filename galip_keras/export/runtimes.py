@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from galip_keras import processor
+from galip_keras.models.fidelity import is_faithful, psnr
 from galip_keras.models.noise import expand_seeds, noise
 from galip_keras.models.prompts import clean, warn_of_lost_words
 
@@ -29,6 +31,13 @@ FORMATS = {
     "openvino": ("openvino", "openvino", ".xml"),
 }
 
+# The formats that compute in bfloat16, too.
+BFLOAT16 = ("saved_model", "openvino")
+
+_SIZES = (
+    "image_size", "latent_dim", "embedding_dim", "sequence_length", "vocabulary_size",
+)  # fmt: skip
+
 _CORES = os.cpu_count() or 1
 
 
@@ -37,18 +46,32 @@ def is_exported(folder: str | Path) -> bool:
     return (Path(folder) / MANIFEST).is_file()
 
 
-def load(folder: str | Path) -> Exported:
+def load(folder: str | Path, precision: str = "float32") -> Exported:
     """Load an exported model.
 
     Args:
         folder: path.
+        precision: string. `"float32"`, or what OpenVINO and a SavedModel can also
+            compute in: `"bfloat16"`. `"auto"` takes it where the processor has units
+            for it and images stay close to those in float32.
 
     Returns:
         An `Exported`.
 
     Raises:
-        ValueError: if the folder holds no export, or its runtime is not installed.
+        ValueError: if the folder holds no export, its runtime is not installed, or it
+            cannot compute in this precision.
     """
+    if precision != "auto":
+        return _load(folder, precision)
+    exact = _load(folder, "float32")
+    if not (processor.has_bfloat16() and exact.manifest["format"] in BFLOAT16):
+        return exact
+    fast = _load(folder, "bfloat16")
+    return fast if is_faithful(fast, exact) else exact
+
+
+def _load(folder: str | Path, precision: str) -> Exported:
     folder = Path(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
@@ -59,8 +82,13 @@ def load(folder: str | Path) -> Exported:
         importlib.import_module(module)
     except ImportError as error:
         raise ValueError(f"{folder} needs {package}: pip install {package}") from error
+    known = ["float32"] + ["bfloat16"] * (manifest["format"] in BFLOAT16)
+    if precision not in known:
+        raise ValueError(
+            f"{folder} computes in {' or '.join(known)}, not in {precision}"
+        )
     kind = SavedModel if manifest["format"] == "saved_model" else Parts
-    return kind(folder, manifest)
+    return kind(folder, manifest, precision)
 
 
 class Exported(abc.ABC):
@@ -69,15 +97,21 @@ class Exported(abc.ABC):
     Attributes:
         manifest: dict. The content of the manifest file.
         latent_dim: int. Size of the noise of an image.
+        sizes: dict of ints. The same as `galip_keras.GALIPTextToImage.sizes`.
+        precision: string. What it computes in.
     """
 
     _encode: Callable[..., Any]
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(
+        self, manifest: dict[str, Any], tokenizer: Any, precision: str = "float32"
+    ) -> None:
         self.manifest = manifest
+        self.precision = precision
         self.latent_dim = manifest["latent_dim"]
+        self.sizes = {name: manifest[name] for name in _SIZES}
         self._length = manifest["sequence_length"]
-        self._tokenizer = _tokenizer(folder)
+        self._tokenizer = tokenizer
         self._warns = True
 
     def generate(
@@ -105,6 +139,20 @@ class Exported(abc.ABC):
         """Text embeddings, a float32 array `(len(prompts), embedding_dim)`."""
         self.warn_of_lost_words(prompts)
         return np.asarray(self._encode(token_ids=self._tokenize(prompts)))
+
+    def generate_from_token_ids(
+        self, token_ids: np.ndarray, noise: np.ndarray
+    ) -> np.ndarray:
+        """Make images from token ids and noise, as `generate` does.
+
+        Args:
+            token_ids: int32 array `(batch_size, sequence_length)`.
+            noise: float32 array `(batch_size, latent_dim)`.
+
+        Returns:
+            A uint8 array `(batch_size, image_size, image_size, 3)`.
+        """
+        return self.decode(noise, np.asarray(self._encode(token_ids=token_ids)))
 
     def warn_of_lost_words(self, prompts: Sequence[str]) -> None:
         """Warn about words that are not read, unless that was done before."""
@@ -142,13 +190,18 @@ class Exported(abc.ABC):
 class Parts(Exported):
     """A text encoder and a generator, one file each."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        super().__init__(folder, manifest)
+    def __init__(self, folder: Path, manifest: dict[str, Any], precision: str) -> None:
+        super().__init__(manifest, _tokenizer(folder), precision)
         ending = FORMATS[manifest["format"]][2]
-        run = {"litert": _litert, "onnx": _onnx, "openvino": _openvino}
+        run: dict[str, Callable[[str, str], Callable[..., Any]]] = {
+            "litert": _litert,
+            "onnx": _onnx,
+            "openvino": _openvino,
+        }
+        # As in Keras, the text encoder stays exact.
         self._encode, self._generate = (
-            run[manifest["format"]](str(folder / f"{part}{ending}"))
-            for part in ("text_encoder", "generator")
+            run[manifest["format"]](str(folder / f"{part}{ending}"), how)
+            for part, how in (("text_encoder", "float32"), ("generator", precision))
         )
 
     def decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
@@ -161,16 +214,20 @@ class Parts(Exported):
 class SavedModel(Exported):
     """A SavedModel, whose graph also contains the tokenizer and the noise."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        super().__init__(folder, manifest)
+    def __init__(self, folder: Path, manifest: dict[str, Any], precision: str) -> None:
+        super().__init__(manifest, _tokenizer(folder), precision)
         import tensorflow as tf
         import tensorflow_text  # noqa: F401, registers ops
 
         self._model = tf.saved_model.load(str(folder))
+        if precision == "bfloat16" and not hasattr(self._model, "decode_bfloat16"):
+            raise ValueError(f"{folder} has no graph in bfloat16: export it anew")
         self._encode = self._model.encode
         self._sizes: set[int] = set()
 
     def decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
+        if self.precision == "bfloat16":
+            return self._model.decode_bfloat16(noise, text_embeddings).numpy()
         decode = self._model.decode
         # Compiling takes seconds per batch size, so wait until a size comes again.
         if len(noise) in self._sizes:
@@ -194,7 +251,7 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
 
 
-def _litert(path: str) -> Callable[..., Any]:
+def _litert(path: str, precision: str) -> Callable[..., Any]:
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(path, num_threads=_CORES).get_signature_runner()
@@ -206,18 +263,19 @@ def _litert(path: str) -> Callable[..., Any]:
     return call
 
 
-def _onnx(path: str) -> Callable[..., Any]:
+def _onnx(path: str, precision: str) -> Callable[..., Any]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda **inputs: session.run(None, inputs)[0]
 
 
-def _openvino(path: str) -> Callable[..., Any]:
+def _openvino(path: str, precision: str) -> Callable[..., Any]:
     import openvino
 
-    # On newer CPUs OpenVINO would default to bfloat16.
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    # Without the hint OpenVINO would take bfloat16 on newer CPUs.
+    hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
+    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     model = openvino.Core().compile_model(path, "CPU", options)
     return lambda **inputs: model(inputs)[0]
 
@@ -229,18 +287,16 @@ def compare(folder: str, expected: str) -> None:
     loaded = time.perf_counter() - start
     with np.load(expected, allow_pickle=False) as file:
         prompts, seeds = file["prompts"].tolist(), file["seeds"].tolist()
-        embeddings, images = file["embeddings"], file["images"].astype("float64")
+        embeddings, images = file["embeddings"], file["images"]
     # Twice, since a SavedModel compiles when a batch size comes again.
     runs = [model.generate(prompts, seeds) for _ in range(2)]
     if isinstance(model, SavedModel):
         runs.append(model.serve(clean(prompts), seeds))
-    ours = np.array(runs, "float64")
-    error = np.mean((ours - images) ** 2)
+    ours = np.array(runs)
     result = {
         "embedding_difference": float(np.abs(model.embed(prompts) - embeddings).max()),
-        "pixel_difference": float(np.abs(ours - images).max()),
-        # It would be infinite for identical images.
-        "psnr": float(10 * np.log10(255**2 / max(error, 1e-6))),
+        "pixel_difference": float(np.abs(ours - images.astype("float64")).max()),
+        "psnr": psnr(ours, images),
         "seconds_to_load": round(loaded, 2),
     }
     print(json.dumps(result))

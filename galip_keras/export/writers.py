@@ -16,21 +16,11 @@ import tensorflow as tf
 from galip_keras import __version__, backend
 from galip_keras.export.runtimes import FORMATS, MANIFEST, TOKENIZER
 from galip_keras.files import sha256, write_folder
+from galip_keras.models.fidelity import PROMPTS
+from galip_keras.models.precision import computing_in
 from galip_keras.models.text_encoder import text_encoder
 
 QUANTIZATIONS = ("float16", "int8")
-
-# The prompts by which an export is compared with its model.
-_PROMPTS = (
-    "a red bird",
-    "a small blue bird with yellow wings, flying in the sky",
-    "an owl's nest, 12 caf\u00e9s",
-    "A castle by the sea &amp; a boat!",
-    "a bowl of fruit on a wooden table",
-    "two dogs",
-    "",
-    "a very long sentence " * 20,
-)
 
 # Tolerances in float32: for embeddings, and for rounded pixels in grey levels.
 _EMBEDDING_DIFFERENCE = 1e-3
@@ -68,17 +58,12 @@ def export(
     """
     out = Path(out)
     _check(model, out, file_format, quantize)
-    generator = model.backbone.generator
     manifest = {
         "model": name,
         "version": __version__,
         "format": file_format,
         "quantization": quantize,
-        "image_size": generator.image_size,
-        "latent_dim": generator.latent_dim,
-        "embedding_dim": generator.clip.embedding_dim,
-        "sequence_length": model.preprocessor.sequence_length,
-        "vocabulary_size": model.preprocessor.tokenizer.vocabulary_size(),
+        **model.sizes,
     }
     with write_folder(out) as folder:
         if file_format == "saved_model":
@@ -134,6 +119,10 @@ def _write_saved_model(model: Any, folder: Path) -> None:
         images = tf.clip_by_value((images + 1) / 2, 0, 1)
         return tf.cast(tf.round(images * 255), "uint8")
 
+    def draw_bfloat16(noise, text_embedding):
+        with computing_in(backbone.generator, "mixed_bfloat16"):
+            return draw(noise, text_embedding)
+
     decode = tf.function(draw, [latents, texts])
 
     @tf.function(input_signature=[token_ids])
@@ -169,11 +158,19 @@ def _write_saved_model(model: Any, folder: Path) -> None:
     root = tf.Module()
     root.weights = [variable.value for variable in backbone.variables]
     root.tokenizer = preprocessor.tokenizer
-    # For use from Python: both halves, and the second one compiled by XLA, which
-    # TensorFlow Serving may lack.
+    # For use from Python: both halves, and the second one in bfloat16, and compiled by
+    # XLA, which TensorFlow Serving may lack.
     root.encode, root.decode = encode, decode
+    root.decode_bfloat16 = tf.function(draw_bfloat16, [latents, texts])
     if backend.should_jit(backbone.generator):
-        root.decode_compiled = tf.function(draw, [latents, texts], jit_compile=True)
+
+        def draw_compiled(noise, text_embedding):
+            with backend.compiled(True):
+                return draw(noise, text_embedding)
+
+        root.decode_compiled = tf.function(
+            draw_compiled, [latents, texts], jit_compile=True
+        )
     signatures = {"serving_default": serve, "generate": generate, "embed": embed}
     tf.saved_model.save(root, str(folder), signatures)
 
@@ -187,9 +184,11 @@ def _write_parts(
         options["optimizations"] = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         options["target_spec"] = {"supported_types": [tf.float16]}
-    for part in _parts(model):
-        path = str(folder / f"{part.name}{ending}")
-        part.export(path, format=file_format, verbose=False, **options)
+    # The runtimes compile, too.
+    with backend.compiled(True):
+        for part in _parts(model):
+            path = str(folder / f"{part.name}{ending}")
+            part.export(path, format=file_format, verbose=False, **options)
 
 
 def _parts(model: Any) -> tuple[keras.Model, keras.Model]:
@@ -231,7 +230,7 @@ def _files(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _compare(model: Any, folder: Path, quantize: str | None) -> dict[str, float]:
     """Run the export in a new process and compare its results with the model's."""
-    prompts, seeds = list(_PROMPTS), list(range(len(_PROMPTS)))
+    prompts, seeds = list(PROMPTS), list(range(len(PROMPTS)))
     with tempfile.TemporaryDirectory() as temporary:
         path = str(Path(temporary, "expected.npz"))
         np.savez(

@@ -27,6 +27,9 @@ FEATURES = (
     "toybirds",
 )
 
+# Other names of these networks.
+ALIASES = {"fid-inception": "inception"}
+
 # The scorer that a model is measured by unless another is given.
 OWN_CLIP = "the model's own CLIP"
 
@@ -52,16 +55,16 @@ class EvaluationConfig:
         split: string. The split of `dataset`. Defaults to the test split if there is
             one.
         metrics: sequence of keys of `METRICS`. Defaults to all that can be computed.
-        features: string. One of `FEATURES`: the network for `fid`, `kid` and
-            `precision-recall`.
+        features: string. One of `FEATURES` or `ALIASES`: the network for `fid`, `kid`
+            and `precision-recall`.
         num_images: int. The number of images to evaluate. Defaults to the size of the
             split or of the folder.
         seed: int. The seed of the first generated image. The next images count up from
             it.
-        scorer: string. The keras-hub preset of a second CLIP that scores images against
-            captions.
-        weights: path. The file of Inception weights. Defaults to the place where
-            PyTorch keeps its downloads.
+        scorer: string. A second CLIP that scores images against captions, as
+            `galip_keras.convert.clip.load_any_clip` takes it.
+        weights: path. The file of Inception weights. By default it is where PyTorch
+            keeps its downloads, or is fetched.
         statistics: path. An `.npz` file with the mean and covariance of real images,
             instead of real images.
         save_statistics: path. Where to write the mean and covariance of the real
@@ -73,6 +76,8 @@ class EvaluationConfig:
         caption_column: string. As for `galip_keras.datasets.prepare`.
         caption: string. As for `galip_keras.datasets.prepare`.
         caption_from: string. As for `galip_keras.datasets.prepare`.
+        precision: string. What the model computes in, as for
+            `galip_keras.presets.loading.load_model`.
 
     Raises:
         ValueError: If it is not clear what to evaluate.
@@ -99,6 +104,7 @@ class EvaluationConfig:
     caption_column: str | None = None
     caption: str | None = None
     caption_from: str | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.images is None):

@@ -51,7 +51,9 @@ def evaluate(
     """
     config = EvaluationConfig(model, dataset, **settings)
     _make_folders(config)
-    network = load_model(config.model) if config.model else None
+    network = None
+    if config.model:
+        network = load_model(config.model, precision=config.precision)
     split = _split(config)
     images = _images(config, network, split)
     real, cache = _real(config, network, split, images)

@@ -19,8 +19,9 @@ from PIL import Image
 from galip_keras.backend import Tensor
 from galip_keras.console import first_words
 from galip_keras.convert.pytorch import read_state
+from galip_keras.downloads.fetch import fetch
 from galip_keras.metrics import classifier, inception
-from galip_keras.metrics.config import FEATURES
+from galip_keras.metrics.config import ALIASES, FEATURES
 from galip_keras.models.clip import FrozenCLIP
 
 # The mean and standard deviation of ImageNet: red, green and blue.
@@ -85,15 +86,16 @@ def build_extractor(
     """Build an extractor.
 
     Args:
-        name: string. One of `galip_keras.metrics.config.FEATURES`.
+        name: string. One of `galip_keras.metrics.config.FEATURES` or `ALIASES`.
         clip: an `Extractor` that `of_model` or `of_preset` returned, for `"clip"`.
-        weights: path. The file of Inception weights. Defaults to the place where
-            PyTorch keeps its downloads, which the FID tools share.
+        weights: path. The file of Inception weights. By default it is where PyTorch
+            keeps its downloads, which the FID tools share, or is fetched.
 
     Raises:
-        ValueError: If there is no such extractor, or if its weights are missing or
-            belong to another network.
+        ValueError: If there is no such extractor, or if its weights cannot be fetched
+            or belong to another network.
     """
+    name = ALIASES.get(name, name)
     if name == "clip":
         if clip is None:
             raise ValueError(
@@ -107,7 +109,7 @@ def build_extractor(
         return _of_keras_applications()
     if name not in FEATURES:
         raise ValueError(
-            f"unknown features {name!r}: give one of {', '.join(FEATURES)}"
+            f"unknown features {name!r}: give one of {', '.join((*FEATURES, *ALIASES))}"
         )
     return _of_file(name, weights)
 
@@ -231,20 +233,17 @@ def _weights(old: int, new: int) -> np.ndarray:
 
 
 class _Published(NamedTuple):
-    """Inception weights that the user fetches, and how images enter the network."""
+    """Inception weights that can be fetched, and how images enter the network."""
 
-    url: str
+    file: str
     resize: _Resize
     resize_text: str
     comparable: str
     is_torchvision: bool = False
 
 
-_FID_TOOLS = (
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-    "pt_inception-2015-12-05-6726825d.pth"
-)
-_TORCHVISION = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
+_FID_TOOLS = "pt_inception-2015-12-05-6726825d.pth"
+_TORCHVISION = "inception_v3_google-0cc3c7bd.pth"
 _SIZE = f"to {inception.SIZE} pixels"
 _PUBLISHED = {
     "inception": _Published(
@@ -285,23 +284,30 @@ def _of_file(name: str, weights: str | os.PathLike[str] | None) -> Extractor:
 
 
 def _read_inception(name: str, weights: str | os.PathLike[str] | None) -> keras.Model:
-    url = _PUBLISHED[name].url
-    file = url.rpartition("/")[2]
-    path = Path(weights or _torch_folder() / file).expanduser()
-    if not path.is_file():
-        raise ValueError(
-            f"the features {name!r} need {file}: fetch {url} to {path}, or give its "
-            "path as `weights`"
-        )
+    file = _PUBLISHED[name].file
+    path = _find(file, weights)
     state = read_state(str(path))
     if not isinstance(state, dict) or not all(
         isinstance(value, np.ndarray) for value in state.values()
     ):
-        raise ValueError(f"{path} is not a file of Inception weights: fetch {url}")
+        raise ValueError(f"{path} is not {file}: delete it to fetch it again")
     try:
         return inception.inception(state, _PUBLISHED[name].is_torchvision)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _find(file: str, weights: str | os.PathLike[str] | None) -> Path:
+    """The file of weights: the one given, PyTorch's, or one that is fetched."""
+    path = Path(weights or _torch_folder() / file).expanduser()
+    if path.is_file():
+        return path
+    if weights:
+        raise ValueError(f"there is no file {path}: leave out `weights` to fetch it")
+    try:
+        return fetch(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}, or give its path as `weights`") from error
 
 
 def _torch_folder() -> Path:

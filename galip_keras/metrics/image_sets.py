@@ -117,6 +117,7 @@ def generated(
     total = pipeline.num_examples(split.builder, split.name)
     facts = {
         "model": name,
+        "precision": model.precision,
         "seed": seed,
         "dataset": split.dataset,
         "split": split.name,

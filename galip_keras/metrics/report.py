@@ -121,7 +121,8 @@ def _evaluated(images: dict[str, Any]) -> str:
     if "model" not in images:
         return f"{images['count']:,} images in {images['folder']}"
     return (
-        f"{images['count']:,} images by {images['model']}, one per caption, "
+        f"{images['count']:,} images by {images['model']} in {images['precision']}, "
+        f"one per caption, "
         f"{images['captions_a_picture']} captions per image of the split "
         f"{images['split']} of {images['dataset']}, seeds from {images['seed']}"
     )

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from galip_keras.convert.clip import load_any_clip
 from galip_keras.metrics import features
 from galip_keras.metrics.config import OWN_CLIP
 from galip_keras.metrics.features import Extractor
 from galip_keras.metrics.image_sets import BATCH_SIZE
-from galip_keras.models.clip import FrozenCLIP, load_clip
+from galip_keras.models.clip import FrozenCLIP
 from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
 from galip_keras.models.text_encoder import embed_texts, text_encoder
 
@@ -62,12 +63,13 @@ class Scorer:
         """The CLIP of a preset.
 
         Args:
-            preset: string. As for `galip_keras.models.clip.load_clip`.
+            preset: string. As for `galip_keras.convert.clip.load_any_clip`.
 
         Raises:
+            OSError: If it cannot be fetched.
             ValueError: If it cannot be loaded.
         """
-        backbone, tokenizer = load_clip(preset, argument="scorer")
+        backbone, tokenizer = load_any_clip(preset, argument="scorer")
         clip = FrozenCLIP(backbone, feature_layers=(0,), pixel_scaling="standard")
         preprocessor = GALIPTextToImagePreprocessor(tokenizer)
         return cls(preset, features.of_preset(clip, preset), clip, preprocessor)

@@ -1,15 +1,18 @@
-"""Named models: architectures, and the presets that ship with the package."""
+"""Named models: architectures, and where presets are."""
 
 from pathlib import Path
 from typing import Any
 
 import keras
-import keras_hub
 
+from galip_keras._registration import released_preset
+from galip_keras.downloads.sources import MODELS
+from galip_keras.models.bundled import BUNDLED, bundled_folder
 from galip_keras.models.clip import FrozenCLIP, load_clip
 from galip_keras.models.mate_g import MateG
 from galip_keras.models.precision import set_precision
 from galip_keras.models.random_clip import random_clip
+from galip_keras.models.tokenizer import CLIPTokenizer
 
 # Architectures that `from_preset` builds without a preset folder: an untrained
 # generator on a CLIP that keras-hub knows, or on a random one.
@@ -76,13 +79,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
 }
 
-# Presets that ship with the package, by the names of their folders.
-BUNDLED = {
-    "toybirds": "A small model that draws the birds of the dataset toybirds, ready to "
-    "use.",
-}
-
-
 # What a preset folder and a run folder hold.
 CONFIG = "config.json"
 PRESET = "preset"
@@ -93,14 +89,20 @@ def preset_folder(preset: str | Path) -> str:
     """Return the folder of a preset.
 
     Args:
-        preset: string or path. A name in `BUNDLED`, a run folder, which has a preset
-            inside, or any other preset, which is returned as it is.
+        preset: string or path. A name in `BUNDLED`, a name in
+            `galip_keras.downloads.sources.MODELS`, which is fetched and converted the
+            first time unless there is a file or folder of that name, a run folder,
+            which has a preset inside, or any other preset, which is returned as it is.
 
     Raises:
-        ValueError: if a run has no preset yet.
+        ValueError: if a run has no preset yet, or if the licence of what would have to
+            be fetched was not accepted.
+        OSError: if something cannot be fetched or stored.
     """
     if preset in BUNDLED:
-        return str(Path(__file__).parents[1] / "presets" / preset)
+        return str(bundled_folder(str(preset)))
+    if preset in MODELS and not Path(preset).exists():
+        return released_preset(str(preset))
     inside = Path(preset) / PRESET
     if not (inside.is_dir() or (inside.parent / CHECKPOINTS).is_dir()):
         return str(preset)
@@ -116,7 +118,7 @@ def build_generator(
     architecture: str,
     clip: str | None = None,
     dtype: str | keras.DTypePolicy | None = None,
-) -> tuple[MateG, keras_hub.tokenizers.CLIPTokenizer]:
+) -> tuple[MateG, CLIPTokenizer]:
     """Build an untrained generator on a CLIP.
 
     Args:

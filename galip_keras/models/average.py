@@ -1,5 +1,8 @@
 """A generator whose weights are a moving average of another generator's."""
 
+from collections.abc import Iterable
+
+import keras
 from keras import ops
 
 from galip_keras.backend import Tensor
@@ -13,11 +16,16 @@ def clone_frozen(generator: MateG) -> MateG:
     """Copy a generator: same weights, same CLIP, not trainable."""
     config = {**generator.get_config(), "clip": generator.clip}
     clone = type(generator)(**{**config, "name": f"averaged_{generator.name}"})
-    for variable, original in _pairs(clone, generator):
-        # Copy through NumPy: on JAX the two would share their memory.
-        variable.assign(ops.convert_to_numpy(original))
+    copy_weights(_pairs(clone, generator))
     clone.trainable = False
     return clone
+
+
+def copy_weights(pairs: Iterable[tuple[keras.Variable, keras.Variable]]) -> None:
+    """Give the first variable of each pair the value of the second one."""
+    for variable, original in pairs:
+        # Through NumPy: on JAX the two would share their memory.
+        variable.assign(ops.convert_to_numpy(original))
 
 
 def update_average(

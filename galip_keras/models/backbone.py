@@ -93,11 +93,18 @@ class GALIPBackbone(Backbone):
         saved = generator["config"].get("dtype", policy)
         is_another = policy.name != keras.dtype_policies.get(saved).name
         if is_another:
-            # `from_preset(dtype=...)` means the networks inside.
+            # `from_preset(dtype=...)` means the networks inside. The text encoder stays
+            # exact: it takes little time, and its errors would change whole images.
             generator = with_policy(generator, policy)
+            clip = generator["config"]["clip"]["config"]["clip"]["config"]
+            exact = keras.DTypePolicy("float32")
+            clip["text_encoder"] = with_policy(clip["text_encoder"], exact)
         generator = keras.layers.deserialize(generator)
         if is_another:
             set_precision(generator, policy)
+            clip = generator.clip.clip
+            for layer in (clip.text_encoder, clip.text_projection):
+                set_precision(layer, exact)
         return super().from_config(dict(config, generator=generator))
 
     def save_to_preset(self, preset_dir: str, *args: Any, **kwargs: Any) -> None:

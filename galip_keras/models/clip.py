@@ -15,6 +15,7 @@ from keras import ops
 from galip_keras.backend import Tensor
 from galip_keras.console import first_words
 from galip_keras.models.convolutions import nearest_resize
+from galip_keras.models.tokenizer import CLIPTokenizer
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -120,6 +121,16 @@ class FrozenCLIP(keras.layers.Layer):
     def embedding_dim(self) -> int:
         """Size of the joint embedding of images and texts."""
         return self.clip.projection_dim
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids, from 0."""
+        return self.clip.text_encoder.vocabulary_size
+
+    @property
+    def sequence_length(self) -> int:
+        """The most tokens of a text."""
+        return self.clip.text_encoder.max_sequence_length
 
     @property
     def text_variables(self) -> list[keras.Variable]:
@@ -260,7 +271,7 @@ def load_clip(
     source: str,
     dtype: str | keras.DTypePolicy | None = None,
     argument: str = "clip",
-) -> tuple[keras_hub.models.CLIPBackbone, keras_hub.tokenizers.CLIPTokenizer]:
+) -> tuple[keras_hub.models.CLIPBackbone, CLIPTokenizer]:
     """Load a CLIP and its tokenizer.
 
     Args:
@@ -276,7 +287,7 @@ def load_clip(
     """
     try:
         backbone = keras_hub.models.CLIPBackbone.from_preset(source, dtype=dtype)
-        tokenizer = keras_hub.models.CLIPTokenizer.from_preset(source)
+        tokenizer = CLIPTokenizer.from_preset(source)
     except Exception as error:
         hint = ", or random for a smoke test" if argument == "clip" else ""
         raise ValueError(

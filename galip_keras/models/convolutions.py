@@ -4,8 +4,10 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
+from galip_keras import backend
 from galip_keras.backend import Shape, Tensor
 
 
@@ -17,14 +19,28 @@ def fan_in_uniform() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
+class Conv2D(layers.Conv2D):
+    """A `keras.layers.Conv2D` with stride 1 on maps that are channels last."""
+
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        backend.lay_out(self.kernel)
+
+    def call(self, x: Tensor) -> Tensor:
+        # As tensors they have the dtype of the computation.
+        kernel = ops.convert_to_tensor(self.kernel)
+        bias = ops.convert_to_tensor(self.bias) if self.use_bias else None
+        return backend.conv2d(x, kernel, bias, self.padding)
+
+
 def conv2d(
     filters: int,
     kernel_size: int,
     name: str,
     dtype: str | keras.DTypePolicy | None = None,
-) -> layers.Conv2D:
-    """A `keras.layers.Conv2D` with the settings that all networks share."""
-    return layers.Conv2D(
+) -> Conv2D:
+    """A convolution with the settings that all networks share."""
+    return Conv2D(
         filters,
         kernel_size,
         padding="same",
@@ -54,23 +70,35 @@ def nearest_resize(images: Tensor, size: int) -> Tensor:
     if size % old_size == 0:
         images = ops.repeat(images, size // old_size, axis=1)
         return ops.repeat(images, size // old_size, axis=2)
-    index = [i * old_size // size for i in range(size)]
-    return ops.take(ops.take(images, index, axis=1), index, axis=2)
+    index = np.arange(size) * old_size // size
+    # One gather of pixels reads and writes less than one of rows and one of columns.
+    pixels = (index[:, None] * old_size + index).ravel()
+    channels = images.shape[-1]
+    images = ops.reshape(images, (-1, old_size**2, channels))
+    images = ops.take(images, pixels, axis=1)
+    return ops.reshape(images, (-1, size, size, channels))
 
 
-class ResizeConv2D(layers.Conv2D):
+class ResizeConv2D(Conv2D):
     """Nearest resize to a size, then a 3x3 convolution, as one layer.
 
     Most neighbours in the large map are copies of one pixel, so a plain convolution
-    does most of its work several times. Along one axis, with taps `k0, k1, k2`, steps
-    `d[j] = x[j] - x[j - 1]` and zeros around `x`, the output at a copy of `x[j]` is
+    does most of its work several times. There are two ways around it, for the same
+    numbers; `galip_keras.backend.choices` says which is fastest where.
+
+    *Products*: along one axis, with taps `k0, k1, k2`, steps `d[j] = x[j] - x[j - 1]`
+    and zeros around `x`, the output at a copy of `x[j]` is
 
         (k0 + k1 + k2) x[j]  - k0 d[j]       if its left neighbour is no copy of x[j]
                              + k2 d[j + 1]   if its right neighbour is no copy of it
 
     These are three products per pixel of the *small* map, or nine matrix products in
     two dimensions. A plain convolution takes nine products per pixel of the large map.
-    After a doubling, this is a quarter of the work for the same numbers.
+    After a doubling, this is a quarter of the work.
+
+    *Transposed*: a doubling is a transposed convolution by a 2x2 kernel of ones. With
+    the 3x3 convolution it makes a transposed convolution by a 4x4 kernel: sixteen
+    products per pixel of the small map, 4/9 of the work.
 
     Args:
         filters: int. The number of output channels.
@@ -95,15 +123,29 @@ class ResizeConv2D(layers.Conv2D):
         )
         self.size = size
 
+    def build(self, input_shape: Shape) -> None:
+        layers.Conv2D.build(self, input_shape)
+        if self._form(input_shape) == backend.DIRECT:
+            backend.lay_out(self.kernel)
+
+    def _form(self, shape):
+        return backend.resize_form(shape[1], self.size)
+
     def call(self, x: Tensor) -> Tensor:
-        if self.size < 1.5 * x.shape[1]:
-            # There are too few copies to save anything.
+        form = self._form(x.shape)
+        if form == backend.DIRECT:
             return super().call(nearest_resize(x, self.size))
+        kernel, bias = map(ops.convert_to_tensor, (self.kernel, self.bias))
+        if form == backend.TRANSPOSED:
+            return backend.double_conv2d(x, kernel, bias)
+        return self._multiply(x, kernel) + bias
+
+    def _multiply(self, x, kernel):
         # Along an axis: the kernels of the flat, the left and the right terms.
         terms = ops.convert_to_tensor(
-            [[1, 1, 1], [-1, 0, 0], [0, 0, 1]], dtype=self.compute_dtype
+            [[1, 1, 1], [-1, 0, 0], [0, 0, 1]], dtype=kernel.dtype
         )
-        kernels = ops.einsum("ar,bs,rscd->abcd", terms, terms, self.kernel)
+        kernels = ops.einsum("ar,bs,rscd->abcd", terms, terms, kernel)
 
         def product(x, rows, columns):
             pairs = [kernels[a, b] for a in rows for b in columns]
@@ -121,7 +163,7 @@ class ResizeConv2D(layers.Conv2D):
         flat = _spread(flat, left, right, self.size, axis=2)
         top = _spread(top, top_left, top_right, self.size, axis=2)
         bottom = _spread(bottom, bottom_left, bottom_right, self.size, axis=2)
-        return _spread(flat, top, bottom, self.size, axis=1) + self.bias
+        return _spread(flat, top, bottom, self.size, axis=1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.size, self.size, self.filters)
@@ -171,7 +213,7 @@ def _slice(x, axis, start, stop, step=1):
     return x[tuple(index)]
 
 
-class PatchConv2D(layers.Conv2D):
+class PatchConv2D(Conv2D):
     """A convolution without bias that can be differentiated twice in any precision.
 
     The gradient penalty needs this, and PyTorch's convolution does not support it in

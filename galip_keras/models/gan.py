@@ -155,8 +155,7 @@ class GALIP(keras.Model):
             average_half_life: float. Steps after which weights count half in the
                 averaged generator. At most a twentieth of the steps so far.
             run_eagerly: bool. As in `keras.Model.compile`.
-            jit_compile: bool or `"auto"`. `"auto"` compiles by XLA on JAX and, unless
-                the model is small and runs on a CPU, on TensorFlow.
+            jit_compile: bool or `"auto"`: see `galip_keras.backend.choices`.
             auto_scale_loss: bool. Whether to wrap each optimizer in a
                 `keras.optimizers.LossScaleOptimizer` if the generator computes in
                 float16.
@@ -184,7 +183,8 @@ class GALIP(keras.Model):
         optimizer.build(self.trainable_variables)
 
     def train_step(self, *args: Any) -> Any:
-        return backend.run_step(self, self._train_step, *args)
+        with backend.compiled(self.jit_compile):
+            return backend.run_step(self, self._train_step, *args)
 
     def _train_step(self, data):
         """Update both networks.

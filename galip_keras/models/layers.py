@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from galip_keras import backend
 from galip_keras.backend import Shape, Tensor
 from galip_keras.models.convolutions import (
     PatchConv2D,
@@ -77,8 +78,10 @@ class DeepFusion(layers.Layer):
         hidden = ops.reshape(hidden, (-1, self.num_perceptrons, channels))
         affines = ops.einsum("bkc,kcd->bkd", hidden, self.output_kernel)
         affines = (affines + self.output_bias)[:, :, None, None, :]
-        x = leaky_relu(x * affines[:, 0] + affines[:, 1])
-        return leaky_relu(x * affines[:, 2] + affines[:, 3])
+        for i in (0, 2):
+            scale, shift = affines[:, i], affines[:, i + 1]
+            x = backend.scaled_leaky_relu(x, scale, shift, LEAKY_SLOPE)
+        return x
 
     def compute_output_shape(self, x_shape: Shape, condition_shape: Shape) -> Shape:
         return x_shape

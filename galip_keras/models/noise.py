@@ -2,6 +2,8 @@
 
 import ctypes
 import functools
+import numbers
+import operator
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +38,7 @@ def noise(
         (seeds[i], 0).
 
     Raises:
-        ValueError: if `truncation` is below 0.
+        ValueError: if `truncation` is below 0 or infinite, or a seed is out of range.
 
     Example:
 
@@ -44,9 +46,11 @@ def noise(
     galip_keras.noise([0, 1], latent_dim=100)  # (2, 100)
     ```
     """
-    if not truncation >= 0:
-        raise ValueError(f"`truncation` must be at least 0. Received: {truncation}")
-    column = np.asarray(seeds, "uint64")[:, None]
+    if not isinstance(truncation, numbers.Real) or not 0 <= truncation < float("inf"):
+        raise ValueError(
+            f"`truncation` must be a number of at least 0. Received: {truncation!r}"
+        )
+    column = np.asarray(expand_seeds(seeds, len(seeds)), "uint64")[:, None]
     zeros = np.zeros_like(column)
     mixed = _philox([column & _LOW, column >> _HALF, zeros, zeros], _SCRAMBLE)
     count = np.arange(-(-latent_dim // 4), dtype="uint64")[None]
@@ -87,12 +91,21 @@ def expand_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
         A list of `count` ints.
 
     Raises:
-        ValueError: if the number of seeds is not `count`, or a seed is out of range.
+        ValueError: if the number of seeds is not `count`, or a seed is no whole number
+            or out of range.
     """
     if seed is None:
         seed = fresh_seed()
-    given: Any = seed
-    seeds = [given + i for i in range(count)] if np.ndim(given) == 0 else list(given)
+    is_single = np.ndim(seed) == 0
+    given: Any = [seed] if is_single else seed
+    try:
+        seeds = [operator.index(one) for one in given]
+    except TypeError as error:
+        raise ValueError(
+            f"A seed must be a whole number from 0 to 2**63 - 1. Received: {seed!r}"
+        ) from error
+    if is_single:
+        seeds = [seeds[0] + i for i in range(count)]
     if len(seeds) != count:
         raise ValueError(f"{len(seeds)} seeds were given for {count} images.")
     if min(seeds, default=0) < 0 or max(seeds, default=0) >= 2**63:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,20 @@ def set_precision(model: keras.Layer, precision: str | keras.DTypePolicy) -> Non
         for layer in model._flatten_layers():
             if isinstance(layer, keras.layers.MultiHeadAttention):
                 set_precision(layer, "float32")
+
+
+@contextlib.contextmanager
+def computing_in(
+    model: keras.Layer, precision: str | keras.DTypePolicy
+) -> Iterator[None]:
+    """Let a model compute in another precision inside, as `set_precision` does."""
+    policies = [(layer, layer.dtype_policy) for layer in model._flatten_layers()]
+    set_precision(model, precision)
+    try:
+        yield
+    finally:
+        for layer, policy in policies:
+            layer.dtype_policy = policy
 
 
 def with_policy(config: Any, policy: keras.DTypePolicy) -> Any:

@@ -1,6 +1,5 @@
 """From prompts to token ids."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ from keras_hub.models import TextToImagePreprocessor
 
 from galip_keras.backend import Tensor
 from galip_keras.models.backbone import GALIPBackbone
-from galip_keras.models.prompts import clean, warn_of_lost_words
+from galip_keras.models.prompts import clean, unknown_words, warn_of_lost_words
+from galip_keras.models.tokenizer import CLIPTokenizer
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
@@ -42,19 +42,20 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
     """
 
     backbone_cls = GALIPBackbone
-    tokenizer_cls = keras_hub.tokenizers.CLIPTokenizer
+    tokenizer_cls = CLIPTokenizer
 
     def __init__(
         self,
-        tokenizer: keras_hub.tokenizers.CLIPTokenizer,
+        tokenizer: CLIPTokenizer,
         sequence_length: int = 77,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
 
         # === Layers ===
+        # `clean` lowers the case; keras-hub would need TensorFlow for that.
         self.clip_preprocessor = keras_hub.models.CLIPPreprocessor(
-            tokenizer, sequence_length=sequence_length
+            tokenizer, sequence_length=sequence_length, to_lower=False
         )
         self.tokenizer = tokenizer
 
@@ -94,10 +95,7 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
         )
 
     def unknown_words(self, prompts: Sequence[str]) -> list[str]:
-        """Return the words of prompts that the training captions never used.
-
-        A small vocabulary has one token for each word of its training captions. The
-        tokenizer splits all other words into several tokens.
+        """The words of prompts that the training captions never used.
 
         Args:
             prompts: list of strings.
@@ -105,9 +103,7 @@ class GALIPTextToImagePreprocessor(TextToImagePreprocessor):
         Returns:
             A list of strings, each word once, in lower case.
         """
-        words = re.findall(r"[^\W\d_]+", " ".join(prompts).lower())
-        words = list(dict.fromkeys(words))
-        return [word for word in words if len(self.tokenizer(word)) > 1]
+        return unknown_words(prompts, lambda word: len(self.tokenizer(word)))
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -3,6 +3,7 @@
 import html
 import itertools
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from galip_keras.console import say
 
 # The words of OpenAI's tokenizer. In a graph keras-hub's tokenizer splits
 # elsewhere, but never joins words on different lines.
-_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{Z}\p{L}\p{N}]+"
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{Z}\p{L}\p{N}]+"
 
 # The same without \p, which Python does not know.
 _UNITS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
@@ -107,9 +108,9 @@ def _as_string(prompt):
 
 
 def _is_symbolic(texts):
-    import tensorflow as tf
-
-    return tf.is_tensor(texts) and not tf.executing_eagerly()
+    # Whoever has a tensor has imported TensorFlow.
+    tf = sys.modules.get("tensorflow")
+    return tf is not None and tf.is_tensor(texts) and not tf.executing_eagerly()
 
 
 def _clean_in_graph(texts):
@@ -117,7 +118,7 @@ def _clean_in_graph(texts):
 
     texts = tf.strings.regex_replace(texts, r"[\s\p{Z}]+", "\n")
     texts = tf.strings.lower(texts, encoding="utf-8")
-    return tf.strings.regex_replace(texts, _WORDS, "\\0\n")
+    return tf.strings.regex_replace(texts, WORDS, "\\0\n")
 
 
 def is_too_long(text: str) -> bool:
@@ -164,3 +165,22 @@ def warn_of_lost_words(
             f"reads. These words have no effect: {'; '.join(shown)}"
         )
     return bool(lost)
+
+
+def unknown_words(
+    prompts: Sequence[str], count_tokens: Callable[[str], int]
+) -> list[str]:
+    """The words of prompts that a small vocabulary does not know.
+
+    It has one token for each word of its training captions. The tokenizer splits all
+    other words into several tokens.
+
+    Args:
+        prompts: sequence of strings.
+        count_tokens: callable. The number of tokens of a word.
+
+    Returns:
+        A list of strings, each word once, in lower case.
+    """
+    words = re.findall(r"[^\W\d_]+", " ".join(prompts).lower())
+    return [word for word in dict.fromkeys(words) if count_tokens(word) > 1]

@@ -8,6 +8,8 @@ import keras_hub
 import numpy as np
 import tokenizers
 
+from galip_keras.models.tokenizer import CLIPTokenizer
+
 
 @dataclasses.dataclass(frozen=True)
 class CLIPSizes:
@@ -38,7 +40,7 @@ class CLIPSizes:
 
 def random_clip(
     seed: int = 0, dtype: str | keras.DTypePolicy | None = None, **sizes: int
-) -> tuple[keras_hub.models.CLIPBackbone, keras_hub.models.CLIPTokenizer]:
+) -> tuple[keras_hub.models.CLIPBackbone, CLIPTokenizer]:
     """Build a CLIP of random weights, for smoke tests.
 
     A seed gives the same weights on every backend. The tokenizer's vocabulary is the
@@ -96,18 +98,18 @@ def _randomize(model, rng):
         weight.assign(scale * rng.standard_normal(weight.shape, dtype="float32"))
 
 
-def byte_tokenizer() -> keras_hub.models.CLIPTokenizer:
+def byte_tokenizer() -> CLIPTokenizer:
     """A `keras_hub.models.CLIPTokenizer` whose vocabulary is the single bytes."""
     # keras-hub's tokenizer needs a merge: the most common pair of English.
     return byte_pair_tokenizer(["t h"])
 
 
-def byte_pair_tokenizer(merges: Sequence[str]) -> keras_hub.models.CLIPTokenizer:
+def byte_pair_tokenizer(merges: Sequence[str]) -> CLIPTokenizer:
     """A `keras_hub.models.CLIPTokenizer` of byte-pair merges, ids in OpenAI's order."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     words = [*alphabet, *(a + "</w>" for a in alphabet)]
     words += [merge.replace(" ", "") for merge in merges]
     words += ["<|startoftext|>", "<|endoftext|>"]
-    return keras_hub.models.CLIPTokenizer(
+    return CLIPTokenizer(
         vocabulary={word: i for i, word in enumerate(words)}, merges=merges
     )

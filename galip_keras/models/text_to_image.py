@@ -18,6 +18,7 @@ from galip_keras.models.architectures import (
     build_generator,
     preset_folder,
 )
+from galip_keras.models.average import copy_weights
 from galip_keras.models.backbone import GALIPBackbone
 from galip_keras.models.noise import expand_seeds, noise
 from galip_keras.models.precision import forget_mixed_precision
@@ -90,9 +91,43 @@ class GALIPTextToImage(TextToImage):
         forget_mixed_precision(preset_dir)
 
     @property
+    def precision(self) -> str:
+        """What images are computed in, such as `"float32"`."""
+        return self.backbone.generator.compute_dtype
+
+    def in_precision(self, precision: str) -> GALIPTextToImage:
+        """Copy the model with weights and computation in another precision.
+
+        Args:
+            precision: string, such as `"bfloat16"`.
+        """
+        config = dict(self.backbone.get_config(), dtype=precision)
+        backbone = GALIPBackbone.from_config(config)
+        copy_weights(zip(backbone.variables, self.backbone.variables))
+        return GALIPTextToImage(backbone, self.preprocessor)
+
+    @property
     def latent_dim(self) -> int:
         """Size of the noise of an image."""
         return self.backbone.generator.latent_dim
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes of what goes in and comes out, as in the manifest of an export."""
+        generator = self.backbone.generator
+        clip = generator.clip
+        return {
+            "image_size": generator.image_size,
+            "latent_dim": generator.latent_dim,
+            "embedding_dim": clip.embedding_dim,
+            "sequence_length": (self.preprocessor or clip).sequence_length,
+            "vocabulary_size": clip.vocabulary_size,
+        }
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether there is a tokenizer."""
+        return self.preprocessor is not None
 
     def random_seed(self) -> int:
         """Draw a seed. It follows `keras.utils.set_random_seed`."""
@@ -136,7 +171,8 @@ class GALIPTextToImage(TextToImage):
 
     def generate_step(self, latents: Tensor, token_ids: Tensor) -> Tensor:
         """Make float images from noise and token ids, as keras-hub calls it."""
-        images = self.backbone({"token_ids": token_ids, "noise": latents})
+        with backend.compiled(self.jit_compile):
+            images = self.backbone({"token_ids": token_ids, "noise": latents})
         # In half precision neighboring grey levels would be the same number.
         return ops.cast(images, "float32")
 
@@ -174,10 +210,27 @@ class GALIPTextToImage(TextToImage):
             seed = self.random_seed()
         seeds = expand_seeds(seed, len(token_ids))
         latents = noise(seeds, self.latent_dim, truncation)
-        latents = ops.convert_to_tensor(latents)
+        images = self.generate_from_token_ids(token_ids, latents)
+        return images[0] if is_scalar else images
+
+    def generate_from_token_ids(
+        self, token_ids: ArrayLike, noise: ArrayLike
+    ) -> np.ndarray:
+        """Make images from token ids and noise, as `generate` does.
+
+        Args:
+            token_ids: int array `(batch_size, sequence_length)`, from 0 to the size of
+                the vocabulary, exclusive.
+            noise: float array `(batch_size, latent_dim)`, for instance from
+                `galip_keras.noise`.
+
+        Returns:
+            A uint8 array `(batch_size, image_size, image_size, 3)`.
+        """
+        latents = ops.convert_to_tensor(np.asarray(noise, "float32"))
         token_ids = ops.convert_to_tensor(np.asarray(token_ids), "int32")
         images = self.make_generate_function()(latents, token_ids)
-        return self._normalize_generate_outputs([images], is_scalar)
+        return self._normalize_generate_outputs([images], False)
 
 
 def build(

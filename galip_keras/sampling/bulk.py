@@ -16,7 +16,12 @@ from galip_keras.sampling.requests import FORMATS, Output
 from galip_keras.sampling.sampler import Drawn, Sampler
 
 # What file names leave out.
-_DEFAULTS = {"truncation": 1.0, "best_of": None, "scorer": OWN_CLIP}
+_DEFAULTS = {
+    "truncation": 1.0,
+    "best_of": None,
+    "scorer": OWN_CLIP,
+    "precision": "float32",
+}
 
 
 class Written(NamedTuple):

@@ -73,7 +73,7 @@ def invert(
     best = int(np.argmin(errors))
     descent = _Descent(clone_frozen(generator), starts[best][None], text)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, max(steps, 1))
-    jit_compile = backend.should_jit(generator, steps)
+    jit_compile = backend.should_jit(generator)
     descent.compile(optimizer=adam(schedule), jit_compile=jit_compile)
     if steps:
         batches = ((target[None],) for _ in range(steps))
@@ -123,7 +123,8 @@ class _Descent(keras.Model):
         return losses.clip_similarity(*embeddings)
 
     def train_step(self, *args: Any) -> Any:
-        return backend.run_step(self, self._train_step, *args)
+        with backend.compiled(self.jit_compile):
+            return backend.run_step(self, self._train_step, *args)
 
     def _train_step(self, data):
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)

@@ -13,29 +13,47 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from galip_keras.export import runtimes
+from galip_keras.export.plain import Plain
 from galip_keras.models.batches import padded_batches
+from galip_keras.models.bundled import BUNDLED, bundled_folder
 from galip_keras.models.noise import expand_seeds, noise
+from galip_keras.models.prompts import as_prompts
+
+# NumPy draws so many images of a bundled model before Keras would draw the first one
+# (benchmarks/startup.py).
+FEW = 256
 
 
-def load_any(source: str) -> Any:
+def load_any(
+    source: str, num_images: int | None = None, *, precision: str = "float32"
+) -> Any:
     """Load whatever makes images.
 
     Args:
         source: string. What `galip_keras.presets.loading.load_model` takes, or the
             folder of an export, for which no Keras is imported.
+        num_images: int. How many images of plain prompts it will draw, if that is all
+            it is for. A bundled model draws a few of them by NumPy alone, in float32
+            and the same to rounding, long before Keras could draw the first.
+        precision: string. What to compute in: `"float32"`, `"bfloat16"`, `"float16"`,
+            or `"auto"`, which takes bfloat16 where it is faster and images stay close
+            to those in float32.
 
     Returns:
         A `galip_keras.GALIPTextToImage` or a `galip_keras.export.runtimes.Exported`.
 
     Raises:
-        ValueError: if there is no such model or it cannot be loaded.
+        ValueError: if there is no such model, or it cannot be loaded or computed so.
     """
     if runtimes.is_exported(source):
-        return runtimes.load(source)
-    return load_keras(source)
+        return runtimes.load(source, precision)
+    is_few = num_images is not None and num_images <= FEW
+    if source in BUNDLED and is_few and precision == "float32":
+        return Plain(bundled_folder(source))
+    return load_keras(source, precision)
 
 
-def load_keras(source: str) -> Any:
+def load_keras(source: str, precision: str = "float32") -> Any:
     """Load a `galip_keras.GALIPTextToImage`; of an architecture, always the same."""
     from galip_keras.presets import loading
 
@@ -44,7 +62,7 @@ def load_keras(source: str) -> Any:
     state = random.getstate()
     random.seed(0)
     try:
-        return loading.load_model(source)
+        return loading.load_model(source, precision=precision)
     finally:
         random.setstate(state)
 
@@ -69,6 +87,10 @@ def sample(
         first axis for a single string and without the second one for a single seed or
         None.
 
+    Raises:
+        ValueError: if there are no prompts or no seeds, or something else in their
+            place, or the model cannot do what is asked for.
+
     Example:
 
     ```python
@@ -78,7 +100,7 @@ def sample(
     """
     if isinstance(model, (str, Path)):
         model = load_any(str(model))
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    texts, is_single = as_prompts(prompts)
     jobs: list[tuple[str, Sequence[int]]]
     if isinstance(seeds, Iterable):
         each = expand_seeds(list(seeds), len(list(seeds)))
@@ -89,11 +111,13 @@ def sample(
             seeds = model.random_seed()
         own = expand_seeds(seeds, count)
         jobs = [(text, [own[i % count]]) for i, text in enumerate(texts)]
+    if not all(each for _, each in jobs):
+        raise ValueError("there are no seeds")
     drawn = Sampler(model, **settings).draw(jobs)
     images = np.stack([result.images for result in drawn])
     if not isinstance(seeds, Iterable):
         images = images[:, 0]
-    return images[0] if isinstance(prompts, str) else images
+    return images[0] if is_single else images
 
 
 class Drawn(NamedTuple):
@@ -133,7 +157,7 @@ class Sampler:
             truncation.
 
     Raises:
-        ValueError: if the model cannot do what is asked for.
+        ValueError: if the model cannot do what is asked for, or a count is below 1.
     """
 
     def __init__(
@@ -146,6 +170,9 @@ class Sampler:
         scorer: str | None = None,
         batch_size: int = 1,
     ) -> None:
+        for name, count in (("best_of", best_of), ("batch_size", batch_size)):
+            if count is not None and not (isinstance(count, int) and count >= 1):
+                raise ValueError(f"`{name}` must be a whole number of at least 1")
         if (plus or minus or best_of) and not hasattr(model, "backbone"):
             raise ValueError("exports do not take `plus`, `minus` and `best_of`")
         self.facts: dict[str, Any] = {
@@ -153,6 +180,8 @@ class Sampler:
             for name, texts in (("plus", plus), ("minus", minus))
             if texts
         }
+        if hasattr(model, "precision"):
+            self.facts["precision"] = model.precision
         self._candidates = best_of or 1
         self._batch_size = batch_size
         self._generate: Callable[..., np.ndarray]

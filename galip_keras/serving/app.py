@@ -16,8 +16,9 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 
 from galip_keras.serving import routes
-from galip_keras.serving.batching import Batcher, Job
+from galip_keras.serving.batching import Batcher
 from galip_keras.serving.drawing import Drawer
+from galip_keras.serving.jobs import EmbedJob
 from galip_keras.serving.service import (
     Refusal,
     Service,
@@ -25,6 +26,7 @@ from galip_keras.serving.service import (
     first_error,
     log_failure,
 )
+from galip_keras.serving.signatures import signatures
 
 _log = logging.getLogger("galip.serving")
 
@@ -67,7 +69,8 @@ def create_app(model: Any, **settings: Any) -> FastAPI:
 
     Args:
         model: object with `generate(prompts, seed, truncation)`, such as a
-            `galip_keras.GALIPTextToImage`.
+            `galip_keras.GALIPTextToImage`. `galip_keras.serving.signatures` says what
+            more it may have.
         **settings: attributes of `Settings`.
 
     Returns:
@@ -80,12 +83,14 @@ def create_app(model: Any, **settings: Any) -> FastAPI:
     limits = chosen.batch_size, chosen.max_wait, chosen.max_queue
     batcher = Batcher(drawer, *limits, metrics.batch)
     metrics.queue.set_function(lambda: batcher.waiting)
-    service = Service(chosen.name, batcher, chosen.timeout, chosen.max_body)
+    service = Service(
+        chosen.name, batcher, chosen.timeout, chosen.max_body, signatures(model)
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
         batcher.start()
-        warming = asyncio.create_task(_warm_up(app, batcher, drawer.sizes))
+        warming = asyncio.create_task(_warm_up(app, batcher, drawer))
         async with _over_grpc(service, chosen.grpc_address, chosen.api_key):
             yield
             app.state.is_ready = False
@@ -105,7 +110,7 @@ def create_app(model: Any, **settings: Any) -> FastAPI:
     if chosen.page:
         app.include_router(routes.page)
     _handle_errors(app)
-    _describe(app)
+    _describe(app, service.signatures)
     if chosen.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -127,12 +132,12 @@ def create_app(model: Any, **settings: Any) -> FastAPI:
     return app
 
 
-def _describe(app):
+def _describe(app, signatures):
     plain = app.openapi
 
     def openapi():
         document = plain()
-        routes.describe(document)
+        routes.describe(document, signatures.values())
         return document
 
     app.openapi = openapi
@@ -146,12 +151,12 @@ def _over_grpc(service, address, api_key):
     return rpc.serving(service, address, api_key)
 
 
-async def _warm_up(app, batcher, sizes):
+async def _warm_up(app, batcher, drawer):
     try:
-        for size in sizes:
+        for size in drawer.sizes:
             # Twice, since a model may compile when a batch size comes again.
             for _ in range(2):
-                images = await batcher.draw([Job("an image", i) for i in range(size)])
+                images = await batcher.draw(drawer.examples(size))
         height, width = np.shape(images[0])[:2]
         app.state.service.size = f"{width}x{height}"
     except Exception:
@@ -188,9 +193,9 @@ class _Metrics:
         self._requests.labels(route, status).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def batch(self, count: int, seconds: float) -> None:
-        self._images.inc(count)
-        self._batches.observe(count)
+    def batch(self, jobs: Sequence[Any], seconds: float) -> None:
+        self._images.inc(sum(not isinstance(job, EmbedJob) for job in jobs))
+        self._batches.observe(len(jobs))
         self._drawing.observe(seconds)
 
 

@@ -1,4 +1,4 @@
-"""Draws the images of many requests together."""
+"""Does the jobs of many requests together."""
 
 from __future__ import annotations
 
@@ -7,58 +7,40 @@ import collections
 import concurrent.futures
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 
 class Busy(Exception):
-    """Too many images are waiting, or the service is stopping."""
-
-
-class Job(NamedTuple):
-    """An image to draw.
-
-    Attributes:
-        prompt: string.
-        seed: int.
-        truncation: float. Factor of the noise.
-        other: string. A prompt to interpolate to, or None.
-        weight: float in [0, 1]. Weight of `other`.
-    """
-
-    prompt: str
-    seed: int
-    truncation: float = 1.0
-    other: str | None = None
-    weight: float = 0.0
+    """Too many jobs are waiting, or the service is stopping."""
 
 
 class Batcher:
-    """Collects images until a batch is full, or the first has waited long enough.
+    """Collects jobs until a batch is full, or the first has waited long enough.
 
     Args:
-        draw: callable. Takes a sequence of `Job` and returns an image for each. It runs
-            in a separate thread, one call at a time.
-        batch_size: int. The most images drawn together.
-        max_wait: float. Seconds that an image may wait for others.
-        max_queue: int. The most images that may wait.
-        on_batch: callable. Called after each batch with the number of images and the
-            seconds it took.
+        draw: callable. Takes a sequence of jobs, of any kinds, and returns a result for
+            each. It runs in a separate thread, one call at a time.
+        batch_size: int. The most jobs done together.
+        max_wait: float. Seconds that a job may wait for others.
+        max_queue: int. The most jobs that may wait.
+        on_batch: callable. Called after each batch with its jobs and the seconds it
+            took.
     """
 
     def __init__(
         self,
-        draw: Callable[[Sequence[Job]], Sequence[Any]],
+        draw: Callable[[Sequence[Any]], Sequence[Any]],
         batch_size: int = 8,
         max_wait: float = 0.01,
         max_queue: int = 256,
-        on_batch: Callable[[int, float], Any] = lambda count, seconds: None,
+        on_batch: Callable[[Sequence[Any], float], Any] = lambda jobs, seconds: None,
     ) -> None:
         self._draw = draw
         self._batch_size = batch_size
         self._max_wait = max_wait
         self._max_queue = max_queue
         self._on_batch = on_batch
-        self._waiting: collections.deque[tuple[Job, asyncio.Future, float]]
+        self._waiting: collections.deque[tuple[Any, asyncio.Future, float]]
         self._waiting = collections.deque()
         self._arrived = asyncio.Event()
         self._is_stopping = False
@@ -67,7 +49,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """The number of images that wait to be drawn."""
+        """The number of jobs that wait."""
         return len(self._waiting)
 
     def start(self) -> None:
@@ -75,21 +57,21 @@ class Batcher:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Accept no more images, and draw those that wait."""
+        """Accept no more jobs, and do those that wait."""
         self._is_stopping = True
         self._arrived.set()
         if self._task is not None:
             await self._task
         self._executor.shutdown()
 
-    async def submit(self, jobs: Sequence[Job]) -> list[Any]:
-        """Queue images and wait until they are drawn.
+    async def submit(self, jobs: Sequence[Any]) -> list[Any]:
+        """Queue jobs and wait until they are done.
 
         Args:
-            jobs: sequence of `Job`.
+            jobs: sequence of jobs.
 
         Returns:
-            A list of images.
+            A list of their results.
 
         Raises:
             Busy: if the queue is full or the service is stopping.
@@ -108,8 +90,8 @@ class Batcher:
             for future in futures:
                 future.cancel()
 
-    async def draw(self, jobs: Sequence[Job]) -> Sequence[Any]:
-        """Draw images at once, ahead of the queue."""
+    async def draw(self, jobs: Sequence[Any]) -> Sequence[Any]:
+        """Do jobs at once, ahead of the queue."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._draw, jobs)
 
@@ -135,7 +117,7 @@ class Batcher:
                 return
 
     async def _draw_some(self) -> None:
-        batch: list[tuple[Job, asyncio.Future]] = []
+        batch: list[tuple[Any, asyncio.Future]] = []
         while self._waiting and len(batch) < self._batch_size:
             job, future, _ = self._waiting.popleft()
             if not future.done():
@@ -145,14 +127,14 @@ class Batcher:
         jobs, futures = zip(*batch, strict=True)
         start = time.perf_counter()
         try:
-            images: Sequence[Any] = await self.draw(jobs)
+            results: Sequence[Any] = await self.draw(jobs)
         except Exception as error:
-            images = [error] * len(jobs)
-        self._on_batch(len(jobs), time.perf_counter() - start)
-        for future, image in zip(futures, images, strict=True):
+            results = [error] * len(jobs)
+        self._on_batch(jobs, time.perf_counter() - start)
+        for future, result in zip(futures, results, strict=True):
             if future.done():
                 continue
-            if isinstance(image, Exception):
-                future.set_exception(image)
+            if isinstance(result, Exception):
+                future.set_exception(result)
             else:
-                future.set_result(image)
+                future.set_result(result)

@@ -2,18 +2,20 @@
 
 import base64
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import prometheus_client
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from pydantic.json_schema import models_json_schema
 
 from galip_keras.models.noise import fresh_seed
 from galip_keras.serving import schemas
-from galip_keras.serving.batching import Job
-from galip_keras.serving.service import Refusal, Service, busy
+from galip_keras.serving.jobs import Job
+from galip_keras.serving.service import Refusal, Service, busy, refusing
+from galip_keras.serving.signatures import Signature
 
 _REF = "#/components/schemas/{model}"
 
@@ -41,13 +43,15 @@ def _body_of(schema):
     return {"requestBody": {"required": True, "content": content}}
 
 
-def describe(document: dict[str, Any]) -> None:
+def describe(document: dict[str, Any], signatures: Iterable[Signature]) -> None:
     """Add to an OpenAPI document the schemas of bodies, in place."""
+    requests: list[Any] = [signature.schema for signature in signatures]
     models: list[tuple[Any, Literal["validation"]]] = [
-        (model, "validation") for model in (schemas.Predict, schemas.Generation)
+        (model, "validation") for model in (*requests, schemas.Generation)
     ]
     _, found = models_json_schema(models, ref_template=_REF)
-    document["components"]["schemas"].update(found["$defs"])
+    kinds = [{"$ref": _REF.format(model=model.__name__)} for model in requests]
+    document["components"]["schemas"].update(found["$defs"], Predict={"anyOf": kinds})
 
 
 # FastAPI makes a schema of an annotated result, unless `response_model` is None.
@@ -98,25 +102,11 @@ def tensorflow(name: str) -> APIRouter:
 
     @router.get(f"{base}/metadata")
     @router.get(f"{base}/versions/{Service.version}/metadata", include_in_schema=False)
-    def metadata():
-        """The inputs and outputs of the model."""
-
-        def tensor(dtype, tensor_name):
-            shape = {"dim": [{"size": "-1", "name": ""}], "unknown_rank": False}
-            return {"dtype": dtype, "tensor_shape": shape, "name": tensor_name}
-
-        signature = {
-            "inputs": {
-                "prompt": tensor("DT_STRING", "serving_default_prompt:0"),
-                "seed": tensor("DT_INT64", "serving_default_seed:0"),
-            },
-            "outputs": {
-                "image_bytes": tensor("DT_STRING", "StatefulPartitionedCall:0")
-            },
-            "method_name": "tensorflow/serving/predict",
-        }
+    def metadata(service: Service = _WithService):
+        """The inputs and outputs of the model's signatures."""
+        found = {key: _definition(x) for key, x in service.signatures.items()}
         spec = {"name": name, "signature_name": "", "version": Service.version}
-        signatures = {"signature_def": {"serving_default": signature}}
+        signatures = {"signature_def": found}
         return {"model_spec": spec, "metadata": {"signature_def": signatures}}
 
     @router.post(f"{base}:predict", openapi_extra=_body_of("Predict"))
@@ -126,18 +116,42 @@ def tensorflow(name: str) -> APIRouter:
         include_in_schema=False,
     )
     async def predict(request: Request, service: Service = _WithService):
-        """Draw images from prompts and seeds, returned as PNG in base64."""
-        asked = await service.read(request, schemas.Predict)
-        if (asked.instances is None) == (asked.inputs is None):
-            raise Refusal(400, "give either `instances` or `inputs`")
-        if asked.instances is not None:
-            jobs = [Job(x.prompt, x.seed) for x in asked.instances]
-        elif asked.inputs is not None:
-            jobs = [Job(*x) for x in asked.inputs.rows()]
-        images = [{"b64": _base64(png)} for png in await service.draw(jobs)]
-        return {"predictions" if asked.inputs is None else "outputs": images}
+        """Call a signature: draw PNG files in base64 from prompts and seeds, or else
+        `embed` prompts or `generate` pixels from token ids and noise."""
+        body = await service.body(request)
+        with refusing():
+            asked_for = schemas.Named.model_validate_json(body).signature_name
+            signature = service.signature(asked_for)
+            asked = signature.schema.model_validate_json(body)
+        results = await service.predict(signature, asked)
+        rows = [
+            {"b64": _base64(x)} if isinstance(x, bytes) else x.tolist() for x in results
+        ]
+        # FastAPI would go through each pixel of what is not a response yet.
+        return JSONResponse(
+            {"outputs" if asked.instances is None else "predictions": rows}
+        )
 
     return router
+
+
+def _definition(signature):
+    def tensor(tensor_name, found):
+        dim = [{"size": str(size), "name": ""} for size in (-1, *found.shape)]
+        shape = {"dim": dim, "unknown_rank": False}
+        dtype = f"DT_{found.dtype.upper()}"
+        return {"dtype": dtype, "tensor_shape": shape, "name": tensor_name}
+
+    return {
+        "inputs": {
+            name: tensor(f"{signature.name}_{name}:0", found)
+            for name, found in signature.inputs.items()
+        },
+        "outputs": {
+            signature.output: tensor("StatefulPartitionedCall:0", signature.result)
+        },
+        "method_name": "tensorflow/serving/predict",
+    }
 
 
 def _openai_model(name):
@@ -159,12 +173,19 @@ def models(service: Service = _WithService) -> dict[str, Any]:
     return {"object": "list", "data": [_openai_model(service.name)]}
 
 
-@images.get("/v1/models/{name}", include_in_schema=False)
+@images.api_route("/v1/models/{name}", methods=["GET", "POST"], include_in_schema=False)
 def unknown_model(name: str, service: Service = _WithService) -> None:
     """Refuse: the one model has routes of its own."""
-    if name == f"{service.name}:predict":
-        raise Refusal(405, "not by this method", {"Allow": "POST"})
-    service.check_name(name)
+    asked = name.removesuffix(":predict")
+    try:
+        service.check_name(asked)
+    except Refusal as error:
+        if asked == name:
+            raise
+        # TensorFlow Serving's clients look for a string.
+        raise Refusal(404, str(error)) from error
+    allowed = "GET" if asked == name else "POST"
+    raise Refusal(405, "not by this method", {"Allow": allowed})
 
 
 @images.post(

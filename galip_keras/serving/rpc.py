@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import grpc
+import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 from galip_keras.serving import schemas
-from galip_keras.serving.batching import Job
 from galip_keras.serving.service import (
     Refusal,
     Service,
@@ -23,8 +23,6 @@ _CODES = {
     404: grpc.StatusCode.NOT_FOUND,
     503: grpc.StatusCode.UNAVAILABLE,
 }
-_SIGNATURE = "serving_default"
-_DTYPES = {"prompt": tf.string, "seed": tf.int64}
 
 
 @contextlib.asynccontextmanager
@@ -75,42 +73,54 @@ def _predict(service, api_key):
             if api_key:
                 metadata = dict(context.invocation_metadata())
                 check_key(api_key, metadata.get("authorization", ""))
-            files = await service.draw(_jobs(request, service))
+            signature = _signature(request.model_spec, service)
+            asked = _asked(request.inputs, signature)
+            results = await service.predict(signature, asked)
         except Refusal as error:
             code, reason = _CODES[error.status], str(error)
         except Exception as error:
             code, reason = grpc.StatusCode.INTERNAL, log_failure(error)
         else:
-            return _response(service, files)
+            return _response(service, signature, results)
         return await context.abort(code, reason)
 
     return predict
 
 
-def _jobs(request, service):
-    """The images that a request asks for."""
-    spec = request.model_spec
+def _signature(spec, service):
+    """The signature that a request calls."""
     if spec.name != service.name:
         raise Refusal(404, f"the model's name is {service.name}")
     if spec.HasField("version") and str(spec.version.value) != service.version:
         raise Refusal(404, f"its version is {service.version}")
-    if spec.signature_name not in ("", _SIGNATURE):
-        raise Refusal(400, f"its signature is {_SIGNATURE}")
-    if request.inputs.keys() != _DTYPES.keys():
-        raise Refusal(400, "its inputs are `prompt` and `seed`")
-    values = {name: _values(name, tensor) for name, tensor in request.inputs.items()}
+    return service.signature(spec.signature_name)
+
+
+def _asked(inputs, signature):
+    """What a request gives, checked."""
+    if inputs.keys() != signature.inputs.keys():
+        names = " and ".join(f"`{name}`" for name in signature.inputs)
+        raise Refusal(400, f"the signature takes {names}")
+    columns = {
+        name: _values(name, inputs[name], expected)
+        for name, expected in signature.inputs.items()
+    }
     with refusing():
-        columns = schemas.Columns.model_validate(values)
-    return [Job(*x) for x in columns.rows()]
+        return signature.schema.model_validate(
+            {"signature_name": signature.name, "inputs": columns}
+        )
 
 
-def _values(name, tensor):
-    """A list of a tensor's values."""
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
+def _values(name, tensor, expected):
+    """A list of a tensor's values, one for each row."""
+    rows, *shape = [dim.size for dim in tensor.tensor_shape.dim] or [0]
     # Check the shape first: NumPy would repeat a single value to fill a huge one.
-    if len(shape) != 1 or not 1 <= shape[0] <= schemas.MOST_IMAGES:
-        raise Refusal(400, f"{name}: not of shape (1,) to ({schemas.MOST_IMAGES},)")
-    dtype = _DTYPES[name]
+    if not 1 <= rows <= schemas.MOST_IMAGES or tuple(shape) != expected.shape:
+        sizes = ", ".join(["rows", *map(str, expected.shape)])
+        raise Refusal(
+            400, f"{name}: not of shape ({sizes}), with 1 to {schemas.MOST_IMAGES} rows"
+        )
+    dtype = tf.as_dtype(expected.dtype)
     if tensor.dtype != dtype.as_datatype_enum:
         raise Refusal(400, f"{name}: not of {dtype.name}")
     try:
@@ -120,11 +130,14 @@ def _values(name, tensor):
         raise Refusal(400, f"{name}: broken") from error
 
 
-def _response(service, files):
+def _response(service, signature, results):
     response = predict_pb2.PredictResponse()
     response.model_spec.name = service.name
     response.model_spec.version.value = int(service.version)
-    response.model_spec.signature_name = _SIGNATURE
-    images = tf.make_tensor_proto(files, dtype=tf.string, shape=[len(files)])
-    response.outputs["image_bytes"].CopyFrom(images)
+    response.model_spec.signature_name = signature.name
+    if isinstance(results[0], bytes):
+        tensor = tf.make_tensor_proto(results, tf.string, [len(results)])
+    else:
+        tensor = tf.make_tensor_proto(np.stack(results), signature.result.dtype)
+    response.outputs[signature.output].CopyFrom(tensor)
     return response

@@ -11,10 +11,14 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
-from galip_keras.serving.batching import Batcher, Busy, Job
+from galip_keras.serving import schemas
+from galip_keras.serving.batching import Batcher, Busy
+from galip_keras.serving.jobs import Job, TokensJob
+from galip_keras.serving.signatures import Signature
 
 _log = logging.getLogger("galip.serving")
 
@@ -52,6 +56,7 @@ class Service:
         batcher: a `Batcher`.
         timeout: float. Seconds after which a request is given up.
         max_body: int. The most bytes of a request body.
+        signatures: mapping of names to `Signature`, those of the model.
 
     Attributes:
         size: string. The size of an image, such as `"64x64"`; `"auto"` until the model
@@ -62,12 +67,18 @@ class Service:
     version = "1"
 
     def __init__(
-        self, name: str, batcher: Batcher, timeout: float, max_body: int
+        self,
+        name: str,
+        batcher: Batcher,
+        timeout: float,
+        max_body: int,
+        signatures: Mapping[str, Signature],
     ) -> None:
         self.name = name
         self.batcher = batcher
         self.timeout = timeout
         self.max_body = max_body
+        self.signatures = signatures
         self.size = "auto"
 
     async def draw(
@@ -84,15 +95,68 @@ class Service:
             A list of bytes, image files.
 
         Raises:
-            Refusal: 503 if the queue is full or drawing takes too long.
+            Refusal: as `run` does.
         """
-        try:
-            images = await asyncio.wait_for(self.batcher.submit(jobs), self.timeout)
-        except Busy:
-            raise busy("too many images are waiting") from None
-        except asyncio.TimeoutError:
-            raise busy("drawing the images took too long") from None
+        images = await self.run(jobs)
         return [_encode(image, file_format, quality) for image in images]
+
+    async def run(self, jobs: Sequence[Any]) -> list[Any]:
+        """Do jobs of any kind.
+
+        Args:
+            jobs: sequence of jobs.
+
+        Returns:
+            A list of arrays: uint8 images, or text embeddings.
+
+        Raises:
+            Refusal: 400 if the model takes no prompts, 503 if the queue is full or the
+                jobs take too long.
+        """
+        if schemas.DEFAULT_SIGNATURE not in self.signatures and not all(
+            isinstance(job, TokensJob) for job in jobs
+        ):
+            raise Refusal(400, "the model has no tokenizer and takes no prompts")
+        try:
+            return await asyncio.wait_for(self.batcher.submit(jobs), self.timeout)
+        except Busy:
+            raise busy("too many requests are waiting") from None
+        except asyncio.TimeoutError:
+            raise busy("the answer took too long") from None
+
+    def signature(self, name: str) -> Signature:
+        """Find a signature of the model.
+
+        Args:
+            name: string. `""` is the default.
+
+        Raises:
+            Refusal: 400 if there is none of this name.
+        """
+        found = self.signatures.get(name or schemas.DEFAULT_SIGNATURE)
+        if found is None:
+            names = ", ".join(self.signatures)
+            raise Refusal(400, f"there is no such signature: the model has {names}")
+        return found
+
+    async def predict(
+        self, signature: Signature, asked: schemas.Predict
+    ) -> list[bytes] | list[np.ndarray]:
+        """Answer a predict request.
+
+        Args:
+            signature: `Signature` that is called.
+            asked: an instance of its schema.
+
+        Returns:
+            A list of PNG files or arrays, one for each row.
+
+        Raises:
+            Refusal: as `run` does.
+        """
+        jobs = signature.jobs(asked)
+        is_file = signature.result.dtype == "string"
+        return await self.draw(jobs) if is_file else await self.run(jobs)
 
     def check_size(self, size: str) -> None:
         """Refuse a size that the model does not draw.
@@ -134,12 +198,23 @@ class Service:
         Raises:
             Refusal: 400 if the body is invalid, 408 if it is late, 413 if too long.
         """
-        try:
-            body = await asyncio.wait_for(self._body(request), self.timeout)
-        except asyncio.TimeoutError:
-            raise Refusal(408, "the request did not arrive in time") from None
+        body = await self.body(request)
         with refusing():
             return schema.model_validate_json(body)
+
+    async def body(self, request: Any) -> bytes:
+        """Read the body of a request.
+
+        Args:
+            request: a `fastapi.Request`.
+
+        Raises:
+            Refusal: 408 if the body is late, 413 if it is too long.
+        """
+        try:
+            return await asyncio.wait_for(self._body(request), self.timeout)
+        except asyncio.TimeoutError:
+            raise Refusal(408, "the request did not arrive in time") from None
 
     async def _body(self, request: Any) -> bytes:
         body = bytearray()
@@ -195,5 +270,5 @@ def first_error(errors: Sequence[Any]) -> str:
     """A message for the first of the errors that pydantic found."""
     error = errors[0]
     place = ".".join(str(part) for part in error["loc"] if part != "query")
-    message = json.dumps(error["msg"])[1:-1]
+    message = json.dumps(error["msg"].removeprefix("Value error, "))[1:-1]
     return f"{place}: {message}" if place else message

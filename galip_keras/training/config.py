@@ -9,57 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from galip_keras.training.recipes import RECIPES
+from galip_keras.training.setting import Setting
+from galip_keras.training.setting import setting as _setting
+
 DEFAULT_EPOCHS = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What is known of a field besides its name, type and default.
-
-    Attributes:
-        help: string. What the setting does.
-        least: number. The least value that is allowed, or None.
-        above: number. What the value must be greater than, or None.
-        most: number. The greatest value that is allowed, or None.
-        choices: tuple of strings. The only values that are allowed, or empty.
-        unit: string. What stands for a value in a help text, or empty.
-        unset: string. What None stands for, or empty.
-        is_fixed: bool. Whether a resumed run must have the value it began with.
-    """
-
-    help: str
-    least: float | None = None
-    above: float | None = None
-    most: float | None = None
-    choices: tuple[str, ...] = ()
-    unit: str = ""
-    unset: str = ""
-    is_fixed: bool = False
-
-    def check(self, name: str, value: Any) -> None:
-        """Raise a ValueError where a value is not allowed."""
-        if value is None:
-            return
-        if self.choices:
-            values = {value} if isinstance(value, str) else set(value)
-            if not values <= set(self.choices):
-                raise ValueError(f"{name} must be one of {', '.join(self.choices)}")
-        elif self.least is not None and not self.least <= value < math.inf:
-            raise ValueError(f"{name} must be at least {self.least}, not {value}")
-        elif self.above is not None and not self.above < value < math.inf:
-            raise ValueError(f"{name} must be more than {self.above}, not {value}")
-        if self.most is not None and value > self.most:
-            raise ValueError(f"{name} must be at most {self.most}, not {value}")
-
-
-def _setting(default: Any, help: str, *, unset: str = "", **details: Any) -> Any:
-    metadata = {"setting": Setting(help, unset=unset, **details)}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +51,9 @@ class TrainingConfig:
     )
     captions: str | None = _setting(
         None,
-        "For cub: archive or folder of the captions of Reed et al.",
-        unit="PATH",
+        "For cub and coco: an archive or folder of captions, or paper for those that "
+        "GALIP's authors share, which are fetched.",
+        unit="PATH|paper",
         is_fixed=True,
     )
     image_column: str | None = _setting(
@@ -150,6 +109,14 @@ class TrainingConfig:
         unit="PRESET",
         is_fixed=True,
     )
+    recipe: str | None = _setting(
+        None,
+        "Where the settings that are left out come from: few-shot is for fine-tuning "
+        "on a few hundred images, full for all else.",
+        choices=tuple(RECIPES),
+        unset="full",
+        is_fixed=True,
+    )
     clip: str | None = _setting(
         None,
         "CLIP of an architecture: a keras-hub preset, handle or preset folder, or "
@@ -158,10 +125,11 @@ class TrainingConfig:
         unset="the architecture's own",
         is_fixed=True,
     )
-    freeze: tuple[str, ...] = _setting(
-        (),
+    freeze: tuple[str, ...] | None = _setting(
+        None,
         "Part of the networks to leave untrained when fine-tuning; may be repeated.",
         choices=("bridge", "prompts", "blocks", "extractor", "head"),
+        unset="none, or as the recipe says",
         is_fixed=True,
     )
 
@@ -275,11 +243,12 @@ class TrainingConfig:
         unset="likewise, usually 0",
         is_fixed=True,
     )
-    augmentation: tuple[str, ...] = _setting(
-        (),
+    augmentation: tuple[str, ...] | None = _setting(
+        None,
         "Augment what the discriminator sees, for small datasets: a few thousand "
         "images at most. May be repeated.",
         choices=("color", "translation", "cutout"),
+        unset="none, or as the recipe says",
         is_fixed=True,
     )
     hard_mismatches: float = _setting(
@@ -291,11 +260,12 @@ class TrainingConfig:
         unit="SHARE",
         is_fixed=True,
     )
-    on_collapse: str = _setting(
-        "continue",
+    on_collapse: str | None = _setting(
+        None,
         "What to do when training goes wrong: go on with a warning, go back to the "
         "best checkpoint with half the learning rates, or stop.",
         choices=("continue", "rollback", "stop"),
+        unset="continue, or as the recipe says",
     )
 
     # === Reports ===
@@ -325,9 +295,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(field.default, tuple):
+            if field.type.startswith("tuple") and value is not None:
                 # The order in which options are given means nothing.
                 value = (value,) if isinstance(value, str) else tuple(sorted(value))
+                value = () if value == ("none",) else value
             elif field.type.startswith("str") and value is not None:
                 value = str(value)
             object.__setattr__(self, field.name, value)

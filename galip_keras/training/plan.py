@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from galip_keras.console import say
 from galip_keras.models.architectures import ARCHITECTURES, BUNDLED
 from galip_keras.models.gan import GALIP
 from galip_keras.models.mate_d import MateD
+from galip_keras.models.mate_g import MateG
 from galip_keras.models.optimizers import adam
 from galip_keras.models.precision import set_precision
 from galip_keras.models.text_to_image import GALIPTextToImage
@@ -27,6 +29,7 @@ from galip_keras.presets.loading import load_model
 from galip_keras.presets.sizes import describe, num_parameters
 from galip_keras.training.config import TrainingConfig
 from galip_keras.training.journal import check_wandb
+from galip_keras.training.recipes import DEFAULT_RECIPE, defaults
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -40,11 +43,11 @@ _LIBRARIES_GIB = 2.0
 
 # The layers of each part that can be frozen, after the network that has them.
 _PARTS = {
-    "bridge": ("generator", "bridge_predictor"),
-    "prompts": ("generator", "prompt_predictor"),
-    "blocks": ("generator", "conv", "generator_blocks", "to_rgb"),
-    "extractor": ("discriminator", "tap_blocks", "narrow_block"),
-    "head": ("discriminator", "head_conv_1", "head_conv_2"),
+    "bridge": ("G", "bridge_predictor"),
+    "prompts": ("G", "prompt_predictor"),
+    "blocks": ("G", "conv", "generator_blocks", "to_rgb"),
+    "extractor": ("D", "tap_blocks", "narrow_block"),
+    "head": ("D", "head_conv_1", "head_conv_2"),
 }
 
 
@@ -57,9 +60,15 @@ def resolve(config: TrainingConfig) -> TrainingConfig:
     init = config.init
     if init is None and config.preset not in ARCHITECTURES:
         init = config.preset
-    own = {
+    recipe = config.recipe or DEFAULT_RECIPE
+    if recipe == "few-shot" and init is None:
+        raise ValueError(
+            "the `recipe` few-shot is for fine-tuning: give the model to start from as "
+            "`init`"
+        )
+    left_out = {
         name: value
-        for name, value in own_settings(config.preset, init).items()
+        for name, value in defaults(recipe, own_settings(config.preset, init)).items()
         if getattr(config, name) is None
     }
     _check_devices(config)
@@ -72,8 +81,11 @@ def resolve(config: TrainingConfig) -> TrainingConfig:
         init=_absolute(init),
         clip=_absolute(config.clip),
         data_dir=config.data_dir and str(Path(config.data_dir).expanduser().absolute()),
-        captions=config.captions and str(Path(config.captions).expanduser().absolute()),
-        **own,
+        captions=config.captions
+        if config.captions in (None, datasets.PAPER)
+        else str(Path(config.captions).expanduser().absolute()),
+        recipe=recipe,
+        **left_out,
     )
 
 
@@ -168,13 +180,20 @@ class Plan:
     def _memory_gib(self) -> float:
         """Rough estimate of the memory that a step takes on each device."""
         config, clip = self.config, self.model.backbone.clip
-        discriminator = num_parameters(MateD.for_clip(clip).trainable_variables)
-        generator = num_parameters(self.model.backbone.generator.trainable_variables)
-        # Weights, gradients and two moments of what is trained, and the frozen CLIP.
-        numbers = 4 * (generator + discriminator) + num_parameters(clip.variables)
+        networks = self.model.backbone.generator, MateD.for_clip(clip)
+        generator, discriminator = (
+            num_parameters(network.trainable_variables) for network in networks
+        )
+        frozen = sum(
+            num_parameters(layer.variables)
+            for layer in frozen_layers(*networks, config.freeze or ())
+        )
+        # Weights, gradients and two moments of what is trained, and what is frozen.
+        numbers = 4 * (generator + discriminator) - 3 * frozen
+        numbers += num_parameters(clip.variables)
         # The average, before and after an update.
         numbers += 2 * generator * (config.average > 0)
-        numbers += (generator + discriminator) * (config.accumulate > 1)
+        numbers += (generator + discriminator - frozen) * (config.accumulate > 1)
         images = config.batch_size // config.num_devices // backend.process()[1]
         size = 4 if config.precision == "float32" else 2
         gib = (4 * numbers + size * images * self._activations()) / 2**30
@@ -205,28 +224,38 @@ def build_gan(plan: Plan) -> GALIP:
     discriminator = load_discriminator(model, config.init, config.preset)
     for network in (model.backbone, discriminator):
         set_precision(network, config.precision)
+    generator = model.backbone.generator
     gan = GALIP(
-        model.backbone.generator,
+        generator,
         discriminator,
         average=config.average > 0,
         **{name: getattr(config, name) for name in LOSS_WEIGHTS},
-        augmentation=config.augmentation,
+        augmentation=config.augmentation or (),
         seed=config.seed,
     )
-    for part in config.freeze:
-        _freeze(gan, part)
+    for layer in frozen_layers(generator, discriminator, config.freeze or ()):
+        layer.trainable = False
     compile_gan(gan, plan)
     return gan
 
 
-def _freeze(gan: GALIP, part: str) -> None:
-    network, *names = _PARTS[part]
-    for name in names:
-        layers = getattr(getattr(gan, network), name)
-        if layers is None:
-            raise ValueError(f"this model has no {part} to freeze")
-        for layer in layers if isinstance(layers, list) else [layers]:
-            layer.trainable = False
+def frozen_layers(
+    generator: MateG, discriminator: MateD, parts: Iterable[str]
+) -> list[keras.layers.Layer]:
+    """The layers of the parts that `TrainingConfig.freeze` names.
+
+    Raises:
+        ValueError: if the generator has no such part.
+    """
+    frozen: list[keras.layers.Layer] = []
+    for part in parts:
+        network, *names = _PARTS[part]
+        for name in names:
+            layers = getattr({"G": generator, "D": discriminator}[network], name)
+            if layers is None:
+                raise ValueError(f"this model has no {part} to freeze")
+            frozen += layers if isinstance(layers, list) else [layers]
+    return frozen
 
 
 def compile_gan(gan: GALIP, plan: Plan, learning_rate_factor: float = 1.0) -> None:
@@ -246,7 +275,6 @@ def compile_gan(gan: GALIP, plan: Plan, learning_rate_factor: float = 1.0) -> No
         generator_optimizer=optimizer(config.generator_lr),
         discriminator_optimizer=optimizer(config.discriminator_lr),
         average_half_life=config.average / config.batch_size,
-        jit_compile=backend.should_jit(gan.generator, plan.total_steps),
     )
 
 

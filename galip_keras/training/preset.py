@@ -57,7 +57,7 @@ def origin_of(
     """
     start = _short(config.init or config.preset)
     architecture = ARCHITECTURES.get(config.preset, {})
-    clip = config.clip or architecture.get("clip") or f"that of {start}"
+    clip = config.clip or architecture.get("clip", "")
     dataset = config.dataset_name
     if dataset in ("hf", "tfds"):
         dataset = config.dataset
@@ -69,9 +69,13 @@ def origin_of(
         f"and {config.discriminator_lr:g}, similarity weight "
         f"{config.similarity_weight:g}, seed {config.seed}.",
         "data": f"{num_images:,} captioned images of `{dataset}`.",
-        "clip": "random weights" if clip == "random" else f"`{_short(clip)}`",
+        "clip": f"that of `{start}`" if config.init or not clip else _clip(clip),
         "figures": last_figures(folder),
     }
+
+
+def _clip(source: str) -> str:
+    return "random weights" if source == "random" else f"`{_short(source)}`"
 
 
 def _short(source: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -13,9 +12,9 @@ from typing import Any
 
 import keras
 from keras import ops
-from tqdm.auto import tqdm
 
 from galip_keras import backend
+from galip_keras.console import bar_interval, progress_bar
 from galip_keras.models.gan import GALIP
 
 # Stands for the deadline; less than the number of any signal that is caught.
@@ -37,16 +36,12 @@ class Progress(keras.callbacks.Callback):
         self.last = last
 
     def on_train_begin(self, logs: Any = None) -> None:
-        is_terminal = sys.stderr.isatty()
-        self._interval = 0.5 if is_terminal else 60.0
+        self._interval = bar_interval()
         self._shown = time.monotonic() - self._interval
-        self._bar = tqdm(
+        self._bar = progress_bar(
             initial=training_step(self.model),
             total=self.last,
             unit="step",
-            mininterval=self._interval,
-            file=sys.stderr,
-            dynamic_ncols=is_terminal,
             disable=not backend.is_main(),
         )
 

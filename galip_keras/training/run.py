@@ -25,6 +25,7 @@ from galip_keras.training.plan import (
     build_model,
     resolve,
 )
+from galip_keras.training.recipes import FEW_IMAGES
 
 
 class Run:
@@ -64,6 +65,9 @@ class Run:
         resume: bool = False,
     ) -> None:
         self.config = resolve(config)
+        # Whether nothing says how to fine-tune on few images.
+        said = (config.recipe, config.freeze, config.augmentation)
+        self._is_open = all(value is None for value in said)
         folder = folder or Path("runs", self.config.dataset_name)
         self.folder = Path(folder).expanduser().absolute()
         self.resume = resume
@@ -86,6 +90,8 @@ class Run:
             plan = Plan.of(self.config)
             if earlier:
                 data.check(plan, earlier, data.facts(plan))
+            else:
+                self._suggest_recipe(plan)
         return {"run": str(self.folder), **plan.to_dict()}
 
     def train(self, max_hours: float | None = None) -> Outcome:
@@ -115,6 +121,8 @@ class Run:
             with backend.main_first():
                 plan = Plan.of(config)
                 _warn_of_random_clip(config)
+                if not earlier:
+                    self._suggest_recipe(plan)
                 if backend.is_main():
                     self._write_start(plan, earlier)
                 embeddings = plan.embed_captions()
@@ -124,6 +132,13 @@ class Run:
                 plan.model = build_model(config)
             loop = Loop(self.folder, plan, embeddings)
             return loop.run(deadline, self.resume)
+
+    def _suggest_recipe(self, plan: Plan) -> None:
+        if self._is_open and self.config.init and plan.num_images < FEW_IMAGES:
+            say(
+                f"Fine-tuning on {plan.num_images} images: the recipe few-shot is made "
+                "for so few."
+            )
 
     def _check_folder(self) -> dict[str, Any]:
         """Make sure that nothing in the run folder would be lost.

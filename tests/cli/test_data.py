@@ -9,6 +9,7 @@ from PIL import Image
 
 from galip_cli.main import main
 from galip_keras.datasets import DATASETS
+from galip_keras.downloads.fetch import path_of
 
 pytestmark = pytest.mark.backend("tensorflow")
 
@@ -38,6 +39,23 @@ def test_list_names_all_and_says_what_is_prepared(galip, tmp_path, images):
     for name, row in rows.items():
         assert f"{name} {row['description']}" in output
     assert f"prepared in {path}" in output
+
+
+def test_list_says_which_captions_can_be_fetched(galip, tmp_path, home):
+    path = path_of("birds_metadata.zip")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PK")
+    _, output, _ = galip("data", "list", "--data-dir", tmp_path, "--json")
+    papers = {x: row["paper"] for x, row in json.loads(output).items() if row["paper"]}
+    assert {x: paper["here"] for x, paper in papers.items()} == {
+        "cub": True,
+        "coco": False,
+    }
+    assert papers["coco"]["license"].startswith("CC BY-NC-SA 4.0")
+    output = " ".join(galip("data", "list", "--data-dir", tmp_path)[1].split())
+    assert "--captions paper: birds_metadata.zip, size unknown; CC BY-NC-SA" in output
+    assert output.count("tobran/GALIP); here") == 1
+    assert output.count("tobran/GALIP); fetched on first use") == 1
 
 
 @pytest.mark.usefixtures("less_to_compile")

@@ -14,6 +14,8 @@ from galip_keras.sampling.latent import combine
 # What does not depend on the backend.
 once = pytest.mark.backend("tensorflow")
 
+SHEET = pathlib.Path(__file__).parents[2] / "examples" / "toybirds" / "a-red-bird.png"
+
 pytestmark = [pytest.mark.every_backend, pytest.mark.usefixtures("loaded_once")]
 
 
@@ -148,7 +150,7 @@ def test_words_that_toybirds_does_not_know(galip, tmp_path):
     assert errors.count("\n") == 1
     assert "'astronaut', '猫', 'zeppelin', 'submarine'" in errors
     assert "'red'" not in errors
-    assert "galip convert" in errors
+    assert "--model galip_cc12m" in errors
 
 
 @once
@@ -207,3 +209,23 @@ def test_sums_of_prompts(galip, preset, network, tmp_path):
     assert found[0] == "a-bird-3"
     assert len(set(found)) == 3
     assert all(name.startswith("a-bird-") for name in found)
+
+
+@once
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sample", "a bird"],
+        ["interpolate", "a bird", "a fish"],
+        ["mix", "a bird", "a fish"],
+        ["invert", SHEET],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_model_that_is_not_there_leaves_no_folder(galip, tmp_path, command):
+    code, output, errors = galip(
+        *command, "--model", tmp_path / "none", "--out", tmp_path / "out"
+    )
+    assert (code, output) == (1, "")
+    assert "unknown model" in errors
+    assert list(tmp_path.iterdir()) == []

@@ -83,6 +83,8 @@ def test_bad_prompts_files(error, tmp_path):
         code, line = error("sample", "--prompts-file", tmp_path / name, "--model", "m")
         assert code == 2
         assert message in line
+    line = error("sample", "--prompts-file", tmp_path / "none.txt", "--model", "m")[1]
+    assert "none.txt cannot be read (No such file or directory)." in line
     (tmp_path / "a.jsonl").write_text('{"prompt": "x", "seed": 3}')
     args = "--prompts-file", tmp_path / "a.jsonl", "--model", "m"
     assert "seeds in a file" in error("sample", *args, "--grid")[1]

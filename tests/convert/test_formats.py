@@ -1,61 +1,25 @@
 """Checkpoints in other files and by other names give the same weights."""
 
 import json
-import re
+import sys
 
 import extras
+import keras
 import numpy as np
 import pytest
 
 from galip_keras.convert import galip as convert
-from galip_keras.convert import huggingface, pytorch
-from galip_keras.convert.clip import read_vocabulary
+from galip_keras.convert import pytorch
+from galip_keras.convert.clip import clip_state as clip_state_of
+from galip_keras.convert.clip import load_any_clip, read_clip, read_vocabulary
 from galip_keras.convert.tensors import without_wrappers
+from galip_keras.models.clip import FrozenCLIP
 
 torch = extras.need("torch", "torch")
 authors = extras.need("torch", "authors")
+hf_files = extras.need("torch", "hf_files")
 
 pytestmark = [pytest.mark.backend("tensorflow"), pytest.mark.extra("torch", "torch")]
-
-
-def save_safetensors(state, path):
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, tensor in state.items():
-        content = np.ascontiguousarray(tensor).tobytes()
-        offsets = [len(data), len(data) + len(content)]
-        header[name] = {
-            "dtype": "F32", "shape": list(tensor.shape), "data_offsets": offsets,
-        }  # fmt: skip
-        data += content
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
-
-
-def huggingface_state(state):
-    """A CLIP by the names in `openai/clip-vit-base-patch32`."""
-    names = {ours: theirs for theirs, ours in huggingface._NAMES.items()}
-    result = {}
-    for name, value in state.items():
-        tower = "vision" if name.startswith("visual.") else "text"
-        layer = re.search(r"resblocks\.(\d+)\.(.+)\.(weight|bias)", name)
-        joined = re.search(r"resblocks\.(\d+)\.attn\.in_proj_(weight|bias)", name)
-        place = f"{tower}_model.encoder.layers."
-        parts = {ours: theirs for theirs, ours in huggingface._PARTS.items()}
-        if joined:
-            for x, part in zip("qkv", np.split(value, 3)):
-                end = f"{joined[1]}.self_attn.{x}_proj.{joined[2]}"
-                result[place + end] = part
-        elif layer:
-            result[f"{place}{layer[1]}.{parts[layer[2]]}.{layer[3]}"] = value
-        elif name in ("text_projection", "visual.proj"):
-            name = "visual_projection" if tower == "vision" else "text_projection"
-            result[f"{name}.weight"] = value.T
-        else:
-            for theirs, ours in huggingface._PREFIXES.items():
-                name = name.replace(ours, theirs) if name.startswith(ours) else name
-            result[names.get(name, name)] = value
-    result["text_model.embeddings.position_ids"] = np.arange(77, dtype="float32")[None]
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -64,26 +28,85 @@ def clip_state():
 
 
 def test_a_clip_of_hugging_face(clip_state, tmp_path):
-    theirs = huggingface_state(clip_state)
+    theirs = hf_files.state(clip_state)
     assert "vision_model.pre_layrnorm.weight" in theirs
     # The content decides, not the name.
-    save_safetensors(theirs, tmp_path / "clip.bin")
-    found = convert.clip_state(pytorch.read_state(tmp_path / "clip.bin", lazy=True))
+    hf_files.save(theirs, tmp_path / "clip.bin")
+    found = read_clip(tmp_path / "clip.bin")
     assert found.keys() == clip_state.keys()
     for name, value in clip_state.items():
         np.testing.assert_array_equal(np.asarray(found[name]), value)
     convert.clip_from_state(found)
     del theirs["vision_model.encoder.layers.0.self_attn.k_proj.bias"]
     with pytest.raises(ValueError, match="has no tensor"):
-        convert.clip_from_state(convert.clip_state(theirs))
+        convert.clip_from_state(clip_state_of(theirs))
+
+
+@pytest.mark.extra("dev", "transformers")
+def test_embeddings_are_those_of_transformers(tmp_path):
+    transformers = extras.need("dev", "transformers")
+    # Heads of 64 channels, as those of every published CLIP.
+    sizes = {"num_attention_heads": 1, "hidden_size": 64, "intermediate_size": 256}
+    text = {**sizes, "num_hidden_layers": 2, "eos_token_id": 49407}
+    vision = {**sizes, "num_hidden_layers": 3, "image_size": 64, "patch_size": 16}
+    torch.manual_seed(0)
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config=vision, projection_dim=24
+    )
+    theirs = transformers.CLIPModel(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = convert.clip_from_state(read_clip(str(tmp_path / "model.safetensors")))
+
+    rng = np.random.default_rng(0)
+    token_ids = np.full((2, 77), 49407)
+    token_ids[:, :4] = [[49406, 320, 736, 3329], [49406, 518, 1929, 49407]]
+    images = rng.standard_normal((2, 64, 64, 3), "float32")
+    with torch.no_grad():
+        expected = theirs(
+            torch.tensor(token_ids), torch.tensor(images).permute(0, 3, 1, 2)
+        )
+        text_model = theirs.text_model(torch.tensor(token_ids))
+        sentence = theirs.text_projection(text_model.pooler_output).numpy()
+    np.testing.assert_allclose(
+        FrozenCLIP(ours, feature_layers=(0, 1, 2)).embed_text(token_ids),
+        sentence, atol=1e-5,
+    )  # fmt: skip
+    found = keras.ops.normalize(ours.get_vision_embeddings(images), axis=-1)
+    np.testing.assert_allclose(found, expected.image_embeds.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("tower", ["text_config", "vision_config"])
+def test_another_activation_is_refused(tmp_path, tower):
+    path = tmp_path / "model.safetensors"
+    hf_files.save(authors.state(authors.clip_shapes(), 0), path)
+    (tmp_path / "config.json").write_text(json.dumps({tower: {"hidden_act": "gelu"}}))
+    with pytest.raises(ValueError, match="activation is gelu"):
+        load_any_clip(str(path), None)
 
 
 @pytest.mark.parametrize("damage", [slice(0, 60), slice(0, -1)])
 def test_a_cut_file_is_refused(clip_state, tmp_path, damage):
     path = tmp_path / "a.safetensors"
-    save_safetensors(clip_state, path)
+    hf_files.save(clip_state, path)
     path.write_bytes(path.read_bytes()[damage])
     with pytest.raises(ValueError, match="no sound safetensors file"):
+        pytorch.read_state(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04" + bytes(20000), "is incomplete: the end of the archive"),
+        (b"\x93" + bytes(20000), "is no file of PyTorch weights"),
+        (b"", "is no file of PyTorch weights"),
+    ],
+)
+def test_what_was_never_written_by_pytorch(monkeypatch, tmp_path, content, message):
+    # PyTorch, if it is there, raises an OSError for some of them.
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = tmp_path / "a.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
         pytorch.read_state(path)
 
 
@@ -112,22 +135,8 @@ def test_where_the_generator_is(capsys, state, said):
     assert ("netG_ema is used" in capsys.readouterr().err) == said
 
 
-def write_vocabulary(folder):
-    """Write Hugging Face's vocabulary files, and return the same from OpenAI's."""
-    authors.write(folder, {}, {})
-    path = str(folder / "bpe_simple_vocab_16e6.txt.gz")
-    ours = read_vocabulary(path, authors.VOCABULARY)
-    words, pairs = dict(ours.vocabulary), [x.split(" ") for x in ours.merges]
-    model = {"model": {"vocab": words, "merges": pairs}}
-    (folder / "tokenizer.json").write_text(json.dumps(model))
-    (folder / "vocab.json").write_text(json.dumps(words))
-    merges = "\n".join(["#version: 0.2", *map(" ".join, pairs), ""])
-    (folder / "merges.txt").write_text(merges, "utf-8")
-    return ours
-
-
 def test_vocabularies_of_hugging_face(tmp_path):
-    ours = write_vocabulary(tmp_path)
+    ours = hf_files.write_vocabulary(tmp_path)
     for name in ("tokenizer.json", "vocab.json", "merges.txt", "."):
         found = read_vocabulary(str(tmp_path / name), authors.VOCABULARY)
         assert list(found("the owl")) == list(ours("the owl"))
@@ -136,8 +145,8 @@ def test_vocabularies_of_hugging_face(tmp_path):
 
 
 def test_everything_in_safetensors(clip_state, tmp_path):
-    write_vocabulary(tmp_path)
-    save_safetensors(huggingface_state(clip_state), tmp_path / "model.safetensors")
+    hf_files.write_vocabulary(tmp_path)
+    hf_files.save(hf_files.state(clip_state), tmp_path / "model.safetensors")
     tensors = authors.state(authors.clip_shapes(), 0)
     checkpoint = authors.checkpoint(tensors)
     networks = pytorch.to_numpy(checkpoint)
@@ -146,7 +155,7 @@ def test_everything_in_safetensors(clip_state, tmp_path):
         for network, state in networks["model"].items()
         for name, value in state.items()
     }
-    save_safetensors(flat, tmp_path / "galip.pth")
+    hf_files.save(flat, tmp_path / "galip.pth")
     out = tmp_path / "out"
     model = convert.convert(str(tmp_path / "galip.pth"), str(out), clip=str(tmp_path))
     torch.save(checkpoint, tmp_path / "o.pth")

@@ -15,7 +15,7 @@ from keras.ops import convert_to_numpy
 from galip_keras import GALIPTextToImage
 from galip_keras.convert import galip as convert
 from galip_keras.convert import pytorch
-from galip_keras.convert.clip import read_vocabulary
+from galip_keras.convert.clip import read_clip, read_vocabulary
 from galip_keras.models.clip import load_clip
 from galip_keras.models.text_to_image import build
 from galip_keras.presets import card, precision
@@ -139,8 +139,7 @@ def test_another_clip_is_refused(checkpoint):
 
 
 def clip_of(path):
-    state = convert.clip_state(pytorch.read_state(str(path)))
-    return convert.clip_from_state(state)
+    return convert.clip_from_state(read_clip(str(path)))
 
 
 def assert_same_clip(ours, clip_state):

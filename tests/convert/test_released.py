@@ -5,6 +5,7 @@ Everything that takes much memory runs in processes of its own.
 
 import gzip
 import json
+import mmap
 import pathlib
 
 import child
@@ -15,6 +16,7 @@ import reference
 
 torch = extras.need("torch", "torch")
 torchscript = extras.need("torch", "torchscript")
+hf_files = extras.need("torch", "hf_files")
 
 # Files and weights do not depend on the backend. test_reference.py checks that the
 # networks compute the same on every backend.
@@ -171,10 +173,62 @@ def test_damaged_checkpoints_are_refused(files, tmp_path):
         (
             "1 tensors that the model has no place for: extra.weight",
             "to_rgb/kernel has the shape (5, 5, 64, 3); (3, 3, 64, 3) was expected",
-            f"{cut} is no file of PyTorch weights",
+            f"{cut} is incomplete: the end of the archive is missing",
             f"{code} holds more than tensors and plain containers (pathlib.",
         ),
     ):
         assert words in line
     assert result.stdout == ""
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".pth"] * 4
+
+
+SAMPLE = """
+import sys, types
+import web
+web.redirect(types.SimpleNamespace(address=sys.argv[1]))
+from galip_cli.main import main
+main(sys.argv[2:])
+"""
+
+SECOND = """
+import socket, sys
+from galip_cli.main import main
+def refuse(*args):
+    raise AssertionError("the network was used")
+socket.socket.connect = socket.getaddrinfo = refuse
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code
+    assert "gdown" not in sys.modules
+"""
+
+
+def test_by_name_from_a_web_on_loopback(files, tmp_path, web, home):
+    """Google Drive with its page before large files, and CLIP of Hugging Face."""
+    folder, _ = files
+    hub = "openai/clip-vit-base-patch32"
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    hf_files.write_vocabulary(clip, folder / "bpe.txt.gz", 49408)
+    hf_files.save(hf_files.state(reference.state("clip")), clip / "model.safetensors")
+    contents = {f"{hub}/{path.name}": path for path in clip.iterdir()}
+    contents["1gbfwDeD7ftZmdOFxfffCjKCyYfF4ptdl"] = folder / "pre.pth"
+    for name, path in contents.items():
+        with open(path, "rb") as file:
+            web.files[name] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    sample = [
+        "sample",
+        "a castle",
+        "--model",
+        "galip_coco",
+        "--num-images",
+        "1",
+        "--out",
+    ]
+    kaggle = {"KAGGLEHUB_CACHE": str(tmp_path / "kaggle")}
+    first = child.run(SAMPLE, web.address, *sample, tmp_path / "a", "--yes", **kaggle)
+    second = child.run(SECOND, *sample, tmp_path / "b")
+    images = [pathlib.Path(x.stdout.strip()).read_bytes() for x in (first, second)]
+    assert images[0] == images[1]
+    assert _error("galip_coco", tmp_path) < 1e-3

@@ -1,6 +1,7 @@
 """Datasets of other libraries become records, or an error of one line."""
 
 import json
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -355,6 +356,19 @@ def test_hub_without_training_data(hub, tmp_path):
     image_folder(tmp_path / "birds" / "test", [{"file_name": "a.png", "text": "a"}])
     line = refusal(f"hf:{tmp_path / 'birds'}", tmp_path)
     assert line.endswith("birds has no train split, only test")
+
+
+@hugging_face
+def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch, caplog):
+    def load_dataset(name):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s")
+        raise ConnectionError(f"{name} is not there\nmore")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    with pytest.raises(OSError, match=r"cannot be loaded: maria/birds is not there$"):
+        prepare("hf:maria/birds", tmp_path)
+    assert caplog.messages == []
 
 
 @hugging_face

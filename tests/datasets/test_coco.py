@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import stored
 import tensorflow_datasets as tfds
-from archives import write_folder, write_zip
+from archives import write_folder, write_zip, zip_bytes
 from drawn import encoded
 from PIL import Image
 from stored import examples, skipped
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from galip_keras.datasets import coco, find, prepare, report
+from galip_keras.downloads.sources import SOURCES
 
 # Preparing records has nothing to do with the backend: once is enough.
 pytestmark = pytest.mark.backend("tensorflow")
@@ -123,6 +124,36 @@ def test_coco(tmp_path, layout):
     assert "CC BY 4.0" in builder.info.redistribution_info.license
 
 
+def metadata():
+    """The archive of the authors, as far as it is known."""
+    names = [
+        file_name(folder, n).removesuffix(".jpg")
+        for folder in NUMBERS
+        for n in NUMBERS[folder]
+    ]
+    files = {f"coco/text/{name}.txt": f"theirs of {name}\nagain\n" for name in names}
+    return zip_bytes({**files, "coco/example_captions.txt": "a dog\n"})
+
+
+def test_captions_of_the_paper(tmp_path, web):
+    root = zips(tmp_path / "coco")
+    web.files[SOURCES["coco_metadata.zip"].drive_id] = metadata()
+    builder = prepared(root, tmp_path, captions="paper")
+    name = file_name("val2014", 42)
+    texts = stored.captions(builder, "validation")[name]
+    assert texts == ["theirs of COCO_val2014_000000000042", "again"]
+    count = len(web.asked)
+    assert prepared(root, tmp_path, captions="paper").data_path == builder.data_path
+    assert len(web.asked) == count > 0
+    assert prepared(root, tmp_path).data_path != builder.data_path
+    # An image without captions is left out.
+    names = file_name("train2014", 9), file_name("val2014", 42)
+    files = {f"text/{name[:-4]}.txt": "one" for name in names}
+    path = write_zip(tmp_path / "some.zip", files)
+    builder = prepared(root, tmp_path, captions=str(path), allow_bad=True)
+    assert len(skipped(builder)["no caption"]) == 3
+
+
 def test_some_unpacked(tmp_path):
     root = zips(tmp_path / "coco")
     (root / "val2014.zip").unlink()
@@ -204,7 +235,7 @@ def test_no_folder(tmp_path):
 
 
 def test_other_captions(tmp_path):
-    with pytest.raises(ValueError, match="has its own captions"):
+    with pytest.raises(FileNotFoundError, match=r"other.zip does not exist: give the"):
         prepared(zips(tmp_path / "coco"), tmp_path, captions="other.zip")
 
 

@@ -19,6 +19,9 @@ from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from galip_keras.datasets import captions as caption_files
 from galip_keras.datasets import cub, find, prepare, report
+from galip_keras.downloads.sources import SOURCES
+from galip_keras.training.config import TrainingConfig
+from galip_keras.training.plan import resolve
 
 # Preparing records has nothing to do with the backend: once is enough.
 pytestmark = pytest.mark.backend("tensorflow")
@@ -233,6 +236,22 @@ def test_note_says_where_captions_come_from(tmp_path):
     assert "Reed et al." in note
     assert "`captions`" in note
     assert "\n" not in note
+
+
+def test_captions_of_the_paper(tmp_path, web, monkeypatch):
+    files = text_files("birds/text/")
+    web.files[SOURCES["birds_metadata.zip"].drive_id] = zip_bytes(files)
+    path = tgz(tmp_path)
+    builder = prepared(path, tmp_path, captions="paper")
+    again = prepared(path, tmp_path, captions=write_zip(tmp_path / "a.zip", files))
+    assert stored.captions(builder, "train") == stored.captions(again, "train")
+    assert report(builder) == []
+    # A relative path of that name is another matter than the word.
+    config = resolve(
+        TrainingConfig(f"cub:{path}", preset="galip_tiny", captions="paper")
+    )
+    assert config.captions == "paper"
+    assert prepared(path, tmp_path, captions=config.captions).name == builder.name
 
 
 def test_without_attributes_only_the_name_remains(tmp_path):

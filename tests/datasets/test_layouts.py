@@ -175,6 +175,17 @@ def test_lines_before_the_header(folder, first):
     assert captions(prepared(folder)) == {"a.png": ["a bird"]}
 
 
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_quote_that_is_never_closed(folder, end):
+    rows = "".join(f"{name}.png,a bird\n" for name in range(200))
+    write(folder, "a.png", metadata_csv=f'file_name,text\n{rows}a.png,"a bird{end}')
+    assert refusal(folder).endswith(
+        "metadata.csv, line 202: a quote is opened and never closed"
+    )
+    write(folder, metadata_csv=f'file_name,text\n\na.png,"a\nred bird"{end}')
+    assert captions(prepared(folder)) == {"a.png": ["a\nred bird"]}
+
+
 def test_utf_16(folder):
     write(folder, "a.png", "b/b.png")
     (folder / "metadata.csv").write_text("file_name\ttext\na.png\tVögel", "utf-16")

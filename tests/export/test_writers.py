@@ -1,22 +1,27 @@
 """Models for production, by their own runtimes."""
 
+import functools
 import hashlib
 import io
 import json
 import os
 import subprocess
-import venv
-from importlib.metadata import version
+import sys
+from importlib import metadata
 
 import child
 import numpy as np
 import pytest
 import tiny
+from click.testing import CliRunner
+from packaging.requirements import Requirement
 from PIL import Image
 
-from galip_keras import GALIPTextToImage, backend
+from galip_cli.main import galip as group
+from galip_keras import GALIPTextToImage, backend, noise, processor
 from galip_keras.export import runtimes
 from galip_keras.export import writers as export
+from galip_keras.models.fidelity import psnr
 
 # It is TensorFlow that exports, whatever trained the model.
 pytestmark = pytest.mark.backend("tensorflow")
@@ -70,10 +75,25 @@ def model(preset):
 
 
 @pytest.fixture(scope="module")
-def saved_model(model, tmp_path_factory):
-    out = tmp_path_factory.mktemp("exports") / "tiny"
-    export.export(model, out, "saved_model")
-    return out
+def exported(preset, tmp_path_factory):
+    """Export once by the command. Return the folder and what was said."""
+
+    @functools.cache
+    def export_once(file_format, quantize):
+        out = tmp_path_factory.mktemp("exports") / "tiny"
+        args = [f"--model={preset}", f"--format={file_format}", f"--out={out}"]
+        result = CliRunner().invoke(
+            group, ["export", *args, *([f"--quantize={quantize}"] if quantize else [])]
+        )
+        assert (result.exit_code, result.stdout) == (0, f"{out}\n"), result.stderr
+        return out, result.stderr
+
+    return export_once
+
+
+@pytest.fixture(scope="module")
+def saved_model(exported):
+    return exported("saved_model", None)[0]
 
 
 def differ(images, others):
@@ -82,14 +102,9 @@ def differ(images, others):
 
 @pytest.mark.parametrize(("file_format", "quantize"), FORMATS)
 def test_an_export_makes_the_same_images(
-    galip, preset, model, tmp_path, file_format, quantize
+    exported, model, tmp_path, file_format, quantize
 ):
-    out = tmp_path / "exported"
-    options = ["--quantize", quantize] if quantize else []
-    code, output, errors = galip(
-        "export", "--model", preset, "--format", file_format, "--out", out, *options
-    )
-    assert (code, output) == (0, f"{out}\n"), errors
+    out, errors = exported(file_format, quantize)
     assert "grey levels" in errors.splitlines()[-1]
     manifest = json.loads((out / runtimes.MANIFEST).read_text())
     assert manifest["format"] == file_format
@@ -114,6 +129,14 @@ def test_an_export_makes_the_same_images(
     made = [np.asarray(Image.open(path)) for path in paths]
     assert differ(made, expected) <= {None: 1, "float16": 3, "int8": 60}[quantize]
     assert differ(made[0], made[2]) > 1
+    loaded = runtimes.load(out)
+    assert loaded.sizes == model.sizes
+    token_ids = np.asarray(model.preprocessor(["a red bird", "an owl"]))
+    inputs = token_ids, noise([3, 9], model.latent_dim)
+    found = loaded.generate_from_token_ids(*inputs)
+    assert found.dtype == np.uint8
+    limit = {None: 1, "float16": 3, "int8": 60}[quantize]
+    assert differ(found, model.generate_from_token_ids(*inputs)) <= limit
 
 
 def test_a_saved_model_takes_strings_and_gives_png(saved_model, model, tmp_path):
@@ -127,6 +150,60 @@ def test_a_saved_model_takes_strings_and_gives_png(saved_model, model, tmp_path)
     assert stored < 1.2 * weights
 
 
+def test_the_service_has_the_signatures_of_the_saved_model(saved_model, model):
+    import tensorflow as tf
+    from fastapi.testclient import TestClient
+    from service import PREDICT, wait_until_ready
+    from tensorflow.core.framework import types_pb2
+
+    from galip_keras.serving.app import create_app
+
+    exported = runtimes.load(saved_model)
+    signatures = tf.saved_model.load(str(saved_model)).signatures
+    token_ids = np.asarray(model.preprocessor(["a red bird", "an owl"]))
+    latents = noise([3, 9], model.latent_dim)
+    embedded = signatures["embed"](prompt=tf.constant(["a red bird", "an owl"]))
+    generated = signatures["generate"](
+        token_ids=tf.constant(token_ids), noise=tf.constant(latents)
+    )
+
+    def facts(specs):
+        return {
+            name: (
+                types_pb2.DataType.Name(x.dtype.as_datatype_enum),
+                *[str(-1 if size is None else size) for size in x.shape],
+            )
+            for name, x in specs.items()
+        }
+
+    def described(tensors):
+        return {
+            name: (x["dtype"], *[dim["size"] for dim in x["tensor_shape"]["dim"]])
+            for name, x in tensors.items()
+        }
+
+    with TestClient(create_app(exported, batch_size=2)) as client:
+        wait_until_ready(client)
+
+        def ask(name, inputs):
+            asked = {"signature_name": name, "inputs": inputs}
+            return client.post(PREDICT, json=asked).json()["outputs"]
+
+        embeddings = ask("embed", ["a red bird", "an owl"])
+        inputs = {"token_ids": token_ids.tolist(), "noise": latents.tolist()}
+        images = ask("generate", inputs)
+        metadata = client.get("/v1/models/galip/metadata").json()["metadata"]
+    np.testing.assert_allclose(embeddings, embedded["embedding"], rtol=1e-5, atol=1e-5)
+    assert differ(images, generated["images"]) <= 1
+    found = metadata["signature_def"]["signature_def"]
+    assert found.keys() == signatures.keys() - {"__saved_model_init_op"}
+    for name, signature in found.items():
+        specs = signatures[name].structured_input_signature[1]
+        assert described(signature["inputs"]) == facts(specs)
+        specs = signatures[name].structured_outputs
+        assert described(signature["outputs"]) == facts(specs)
+
+
 def test_an_export_names_the_words_that_it_does_not_read(saved_model, model, capsys):
     exported = runtimes.load(saved_model)
     model.preprocessor.warns = True
@@ -137,11 +214,43 @@ def test_an_export_names_the_words_that_it_does_not_read(saved_model, model, cap
     assert line.endswith("bird, red")
 
 
+@pytest.mark.parametrize(
+    "file_format",
+    ["saved_model", pytest.param("openvino", marks=all_formats)],
+)
+def test_an_export_in_bfloat16(exported, model, file_format, monkeypatch):
+    out, _ = exported(file_format, None)
+    fast = runtimes.load(out, "bfloat16")
+    assert fast.precision == "bfloat16"
+    found, expected = (x.generate(["a bird"] * 2, seed=[1, 2]) for x in (fast, model))
+    assert psnr(found, expected) > 30
+    for has_units in (True, False):
+        monkeypatch.setattr(processor, "has_bfloat16", lambda has=has_units: has)
+        monkeypatch.setattr(runtimes, "is_faithful", lambda *_: True)
+        chosen = runtimes.load(out, "auto").precision
+        assert chosen == ("bfloat16" if has_units else "float32")
+    monkeypatch.setattr(processor, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(runtimes, "is_faithful", lambda *_: False)
+    assert runtimes.load(out, "auto").precision == "float32"
+
+
+@all_formats
+def test_what_a_runtime_cannot_compute_in_is_one_line(galip, exported, tmp_path):
+    out, _ = exported("onnx", None)
+    options = ["--model", out, "--out", tmp_path]
+    code, _, errors = galip("sample", "a bird", *options, "--precision", "bfloat16")
+    assert (code, errors.count("\n")) == (1, 1)
+    assert "computes in float32, not in bfloat16" in errors
+    assert runtimes.load(out, "auto").precision == "float32"
+
+
 @pytest.mark.slow
 def test_xla_makes_the_same_images(model, tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "should_jit", lambda generator: True)
     # Writing compares it, too.
     export.export(model, tmp_path / "out", "saved_model")
+    # The graph in bfloat16 was traced with it, and left it as it was.
+    assert model.precision == "float32"
     loaded = runtimes.load(tmp_path / "out")
     calls = []
     compiled = loaded._model.decode_compiled
@@ -209,30 +318,41 @@ def test_a_damaged_manifest_is_refused(tmp_path, content):
         runtimes.load(tmp_path)
 
 
+def brought_by(*names):
+    """The packages that installing these brings."""
+    found, todo = set(), list(names)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            needed = map(Requirement, metadata.requires(name) or [])
+            todo += [r.name for r in needed if not r.marker or r.marker.evaluate()]
+    normal = {metadata.metadata(name)["Name"] for name in found}
+    return {k for k, v in metadata.packages_distributions().items() if normal & {*v}}
+
+
 @pytest.mark.slow
 def test_a_saved_model_needs_tensorflow_alone(saved_model, model, tmp_path):
+    others = metadata.packages_distributions().keys()
+    others -= brought_by("tensorflow", "tensorflow-text")
+    assert {"galip_keras", "keras_hub", "tensorflow_datasets"} <= others
+    alone = child.without("|".join(others))
+    # The tool by itself does not know the ops of tensorflow-text.
+    tool = f"""{alone}
+import tensorflow_text
+from tensorflow.python.tools.saved_model_cli import main
+main()
+"""
     out = saved_model
-    venv.create(tmp_path / "env", with_pip=True)
-    python = tmp_path / "env" / "bin" / "python"
-    packages = [f"{x}=={version(x)}" for x in ("tensorflow", "tensorflow-text")]
-    run([python, "-m", "pip", "install", "-q", *packages], tmp_path)
-    run([python, "-c", SERVE, out, tmp_path / "images.npy"], tmp_path)
+    run([sys.executable, "-c", alone + SERVE, out, tmp_path / "images.npy"], tmp_path)
     expected = model.generate(["a red bird", "an owl", "2 Tents"], seed=[5, 2**40, 0])
     assert differ(np.load(tmp_path / "images.npy"), expected) <= 1
-    shown = run(
-        [tmp_path / "env" / "bin" / "saved_model_cli", "show", "--all", "--dir", out],
-        tmp_path,
-    )
+    shown = run([sys.executable, "-c", tool, "show", "--all", "--dir", out], tmp_path)
     for signature in ("serving_default", "generate", "embed"):
         assert f"signature_def['{signature}']" in shown
-    # The tool by itself does not know the ops of tensorflow-text.
-    tool = (
-        "import tensorflow_text; "
-        "from tensorflow.python.tools.saved_model_cli import main; main()"
-    )
     inputs = "prompt=[b'an owl'];seed=[3]"
     run(
-        [python, "-c", tool, "run", "--dir", out, "--tag_set", "serve",
+        [sys.executable, "-c", tool, "run", "--dir", out, "--tag_set", "serve",
          "--signature_def", "serving_default", "--input_exprs", inputs,
          "--outdir", tmp_path],
         tmp_path,

@@ -1,10 +1,14 @@
 """The Inception networks against PyTorch's, on random weights of the real layout."""
 
+import hashlib
+import io
+
 import fid_tools
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy
 
+from galip_keras.downloads.sources import SOURCES
 from galip_keras.metrics import features
 from galip_keras.metrics.inception import inception
 
@@ -89,17 +93,45 @@ def test_missing_surplus_and_misshapen_tensors(state, change, message):
         inception(state)
 
 
-def test_weights_are_found_where_pytorch_keeps_them(
-    pytorch, images, tmp_path, monkeypatch
-):
+@pytest.fixture
+def torch_home(monkeypatch, tmp_path):
+    """An empty folder where PyTorch keeps its downloads."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+def test_weights_are_fetched_by_name(pytorch, images, torch_home, web, monkeypatch):
     import torch
 
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    with pytest.raises(ValueError, match=f"fetch https.*{FID_FILE} to {folder}"):
-        features.build_extractor("inception")
-    folder.mkdir(parents=True)
-    torch.save(pytorch.state_dict(), folder / FID_FILE)
+    content = io.BytesIO()
+    torch.save(pytorch.state_dict(), content)
+    content = content.getvalue()
+    monkeypatch.setenv("GALIP_MIRROR", web.address)
+    with pytest.raises(ValueError, match=rf"{FID_FILE} could not .*404.* `weights`"):
+        features.build_extractor("fid-inception")
+    web.files[FID_FILE] = content
+    with pytest.raises(ValueError, match=r"not the right file: .* its name says 67268"):
+        features.build_extractor("fid-inception")
+    # Random weights have another digest than the one in the name.
+    digest = hashlib.sha256(content).hexdigest()
+    source = SOURCES[FID_FILE]._replace(sha256=digest[:8])
+    monkeypatch.setitem(SOURCES, FID_FILE, source)
+    extractor = features.build_extractor("fid-inception")
+    assert extractor.name == "inception"
+    assert extractor(images[:1]).shape == (1, 2048)
+    count = len(web.asked)
+    features.build_extractor("inception-clean")
+    assert len(web.asked) == count
+    missing = torch_home / FID_FILE
+    with pytest.raises(ValueError, match=f"no file {missing}: leave out `weights`"):
+        features.build_extractor("inception", weights=missing)
+
+
+def test_weights_are_found_where_pytorch_keeps_them(pytorch, images, torch_home):
+    import torch
+
+    torch_home.mkdir(parents=True)
+    torch.save(pytorch.state_dict(), torch_home / FID_FILE)
     found = features.build_extractor("inception")(images)
     assert found.shape == (2, 2048)
     assert found.dtype == "float32"
@@ -107,7 +139,7 @@ def test_weights_are_found_where_pytorch_keeps_them(
     network = inception({k: v.numpy() for k, v in pytorch.state_dict().items()})
     expected = convert_to_numpy(network.predict_on_batch(inputs))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    (folder / FID_FILE).write_bytes(b"no weights")
+    (torch_home / FID_FILE).write_bytes(b"no weights")
     with pytest.raises(ValueError, match="no file of PyTorch weights"):
         features.build_extractor("inception")
 

@@ -7,6 +7,7 @@ import serialization
 from keras import ops
 
 from galip_keras import backend
+from galip_keras.backend import choices
 from galip_keras.models import layers
 
 pytestmark = pytest.mark.every_backend
@@ -43,9 +44,23 @@ def generator_block(height, size, filters):
     return block
 
 
+def force(form, monkeypatch):
+    """Choose a form, as if it was the fastest."""
+
+    def resize_form(old_size, size):
+        is_possible = size == 2 * old_size or form != choices.TRANSPOSED
+        return form if is_possible else choices.DIRECT
+
+    monkeypatch.setattr(backend, "resize_form", resize_form)
+
+
+@pytest.mark.parametrize("form", [choices.PRODUCTS, choices.TRANSPOSED])
 @pytest.mark.parametrize("filters", [CHANNELS, 4])
 @pytest.mark.parametrize(("height", "size"), [(7, 8), (8, 16), (16, 28), (5, 5)])
-def test_fused_generator_block_equals_the_direct_form(height, size, filters):
+def test_generator_block_equals_the_direct_form(
+    height, size, filters, form, monkeypatch
+):
+    force(form, monkeypatch)
     block = generator_block(height, size, filters)
     x = ops.convert_to_tensor(normal(2, height, height, CHANNELS))
     condition = ops.convert_to_tensor(normal(2, CONDITION_DIM))
@@ -70,10 +85,12 @@ def test_fused_generator_block_equals_the_direct_form(height, size, filters):
         assert error < 1e-5
 
 
+@pytest.mark.parametrize("form", [choices.PRODUCTS, choices.TRANSPOSED])
 @pytest.mark.parametrize(
     ("height", "size"), [(4, 8), (4, 7), (5, 8), (3, 9), (4, 9), (7, 8), (6, 6), (1, 2)]
 )
-def test_resize_conv_equals_resize_then_conv(height, size):
+def test_resize_conv_equals_resize_then_conv(height, size, form, monkeypatch):
+    force(form, monkeypatch)
     layer = layers.ResizeConv2D(4, size)
     layer.build((None, height, height, CHANNELS))
     randomize(layer)
@@ -96,7 +113,8 @@ def test_resize_conv_multiplies_a_third_at_most(height, size, monkeypatch):
         return matmul(x, kernel)
 
     monkeypatch.setattr(ops, "matmul", count)
-    monkeypatch.setattr(ops, "conv", None)
+    monkeypatch.setattr(backend, "conv2d", None)
+    force(choices.PRODUCTS, monkeypatch)
     layer(normal(1, height, height, CHANNELS))
     direct = size**2 * 9 * CHANNELS * 4
     assert 0 < sum(multiplications) < 0.36 * direct

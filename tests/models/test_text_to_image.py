@@ -214,6 +214,23 @@ def test_loading_a_model_seeds_nothing():
     assert random.random() == expected
 
 
+def test_images_from_token_ids_and_noise(model):
+    token_ids = convert_to_numpy(model.preprocessor(PROMPTS))
+    latents = noise([4, 5, 6], model.latent_dim)
+    images = model.generate_from_token_ids(token_ids, latents)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, model.generate(PROMPTS, seed=4))
+
+
+def test_sizes_are_those_of_inputs_and_outputs(model):
+    sizes = model.sizes
+    assert model.embed(["a"]).shape == (1, sizes["embedding_dim"])
+    assert model.preprocessor(["a"]).shape == (1, sizes["sequence_length"])
+    assert model.generate("a", seed=0).shape[:2] == (sizes["image_size"],) * 2
+    assert sizes["latent_dim"] == model.latent_dim
+    assert sizes["vocabulary_size"] == model.preprocessor.tokenizer.vocabulary_size()
+
+
 def test_images_are_the_backbone_s(model):
     token_ids = model.preprocessor(["a red bird"])
     latents = np.asarray(noise([3], 100))
@@ -233,11 +250,41 @@ def test_images_are_the_backbone_s(model):
         ({"seed": [1, 2]}, "2 seeds were given for 1 images"),
         ({"truncation": -0.1}, "truncation"),
         ({"truncation": float("nan")}, "truncation"),
+        ({"truncation": float("inf")}, "truncation"),
+        ({"truncation": "1"}, "truncation"),
+        ({"truncation": None}, "truncation"),
+        ({"seed": 1.5}, "whole number"),
+        ({"seed": [1.0]}, "whole number"),
+        ({"seed": "3"}, "whole number"),
+        ({"seed": float("nan")}, "whole number"),
     ],
 )
 def test_impossible_requests_are_refused(model, arguments, message):
     with pytest.raises(ValueError, match=message):
         model.generate("a bird", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompts": []}, "there are no prompts"),
+        ({"prompts": None}, "prompts are strings, not None"),
+        ({"seeds": []}, "there are no seeds"),
+        ({"seeds": [0.5]}, "whole number"),
+        ({"best_of": 0}, "`best_of` must be"),
+        ({"best_of": 1.5}, "`best_of` must be"),
+        ({"batch_size": 0}, "`batch_size` must be"),
+    ],
+)
+def test_impossible_samples_are_refused(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sample(model, **{"prompts": "a bird", "seeds": [0], **arguments})
+
+
+@pytest.mark.parametrize("prompts", [b"a bird", np.array(["a bird"])])
+def test_samples_take_the_prompts_of_generate(model, prompts):
+    images = sample(model, prompts, seeds=3)
+    np.testing.assert_array_equal(images, model.generate(prompts, seed=3))
 
 
 def test_long_prompts_are_cut_and_short_ones_padded(model):

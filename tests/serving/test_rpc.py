@@ -53,6 +53,23 @@ def request(prompts=("an owl",), seeds=(7,), name="galip", dtype="int64"):
     return asked
 
 
+def tensors(signature, **inputs):
+    """A request of another signature: each input as values and dtype."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2
+
+    asked = predict_pb2.PredictRequest()
+    asked.model_spec.name = "galip"
+    asked.model_spec.signature_name = signature
+    for key, (values, dtype) in inputs.items():
+        asked.inputs[key].CopyFrom(tf.make_tensor_proto(values, dtype))
+    return asked
+
+
+def tokens(ids=((1, 2, 199),), latents=((1, 0, 0, 0),), kinds=("int32", "float32")):
+    return tensors("generate", token_ids=(ids, kinds[0]), noise=(latents, kinds[1]))
+
+
 def images(response):
     import tensorflow as tf
 
@@ -76,6 +93,21 @@ def test_predict():
         asked.inputs["seed"].ClearField("int64_val")
         asked.inputs["seed"].tensor_content = np.array([9]).tobytes()
         assert [pixel(png) for png in images(stub.Predict(asked))] == [(6, 9, 10)]
+
+
+def test_embed_and_generate():
+    import tensorflow as tf
+
+    with client() as stub:
+        response = stub.Predict(tensors("embed", prompt=(["an owl", "a"], "string")))
+        embeddings = tf.make_ndarray(response.outputs["embedding"])
+        assert embeddings.dtype == "float32"
+        assert embeddings.tolist() == [[6], [1]]
+        assert response.model_spec.signature_name == "embed"
+        response = stub.Predict(tokens([[1, 2, 199]] * 3, [[1, 0, 0, 0]] * 3))
+        found = tf.make_ndarray(response.outputs["images"])
+        assert (found.dtype, found.shape) == ("uint8", (3, 2, 2, 3))
+        assert found[2, 1, 1].tolist() == [1, 199, 10]
 
 
 def test_requests_of_both_interfaces_are_drawn_together():
@@ -108,6 +140,19 @@ def huge(asked):
     asked.inputs["seed"].tensor_shape.dim[0].size = 10**12
 
 
+def huge_tokens():
+    asked = tokens()
+    asked.inputs["token_ids"].tensor_shape.dim[1].size = 10**12
+    return asked
+
+
+def unknown_rank():
+    asked = tokens()
+    asked.inputs["noise"].tensor_shape.ClearField("dim")
+    asked.inputs["noise"].tensor_shape.unknown_rank = True
+    return asked
+
+
 def short(asked):
     asked.inputs["seed"].tensor_content = b"\x00" * 7
 
@@ -120,7 +165,7 @@ BAD = {
     "of another name": (lambda: request(name="other"), CODE.NOT_FOUND),
     "of another version": (lambda: broken(version), CODE.NOT_FOUND),
     "a signature": (
-        lambda: broken(lambda x: setattr(x.model_spec, "signature_name", "embed")),
+        lambda: broken(lambda x: setattr(x.model_spec, "signature_name", "classify")),
         CODE.INVALID_ARGUMENT,
     ),
     "no seed": (lambda: broken(lambda x: x.inputs.pop("seed")), CODE.INVALID_ARGUMENT),
@@ -135,6 +180,38 @@ BAD = {
     "long": (lambda: request(["a" * 2001]), CODE.INVALID_ARGUMENT),
     "huge": (lambda: broken(huge), CODE.INVALID_ARGUMENT),
     "short": (lambda: broken(short), CODE.INVALID_ARGUMENT),
+    "of another signature": (
+        lambda: broken(lambda x: setattr(x.model_spec, "signature_name", "embed")),
+        CODE.INVALID_ARGUMENT,
+    ),
+    "no noise": (
+        lambda: tensors("generate", token_ids=([[1, 2, 3]], "int32")),
+        CODE.INVALID_ARGUMENT,
+    ),
+    "int64 ids": (lambda: tokens(kinds=("int64", "float32")), CODE.INVALID_ARGUMENT),
+    "strings as noise": (
+        lambda: tokens(latents=[list("abcd")], kinds=("int32", "string")),
+        CODE.INVALID_ARGUMENT,
+    ),
+    "doubles": (lambda: tokens(kinds=("int32", "float64")), CODE.INVALID_ARGUMENT),
+    "an unknown id": (lambda: tokens([[1, 2, 200]]), CODE.INVALID_ARGUMENT),
+    "a negative id": (lambda: tokens([[1, 2, -1]]), CODE.INVALID_ARGUMENT),
+    "few ids": (lambda: tokens([[1, 2]]), CODE.INVALID_ARGUMENT),
+    "ids in a row": (lambda: tokens([1, 2, 3]), CODE.INVALID_ARGUMENT),
+    "ids too deep": (lambda: tokens([[[1, 2, 3]]]), CODE.INVALID_ARGUMENT),
+    "NaN": (lambda: tokens(latents=[[1, 0, 0, np.nan]]), CODE.INVALID_ARGUMENT),
+    "infinite": (lambda: tokens(latents=[[1, 0, 0, -np.inf]]), CODE.INVALID_ARGUMENT),
+    "uneven rows": (lambda: tokens(latents=[[1, 0, 0, 0]] * 2), CODE.INVALID_ARGUMENT),
+    "no rows": (
+        lambda: tokens(np.zeros([0, 3]), np.zeros([0, 4])),
+        CODE.INVALID_ARGUMENT,
+    ),
+    "17 rows": (
+        lambda: tokens(np.ones([17, 3]), np.ones([17, 4])),
+        CODE.INVALID_ARGUMENT,
+    ),
+    "huge ids": (huge_tokens, CODE.INVALID_ARGUMENT),
+    "of unknown rank": (unknown_rank, CODE.INVALID_ARGUMENT),
     "a megabyte": (lambda: request(["a" * 10**6]), CODE.RESOURCE_EXHAUSTED),
 }
 

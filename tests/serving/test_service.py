@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import io
 import random
+import re
 import signal
 import socket
 import threading
@@ -14,7 +15,16 @@ import pytest
 import tiny
 from fastapi.testclient import TestClient
 from PIL import Image
-from service import PREDICT, Model, free_port, pixel, served, wait_until_ready
+from service import (
+    PREDICT,
+    Model,
+    free_port,
+    pixel,
+    served,
+    wait_until_drawing,
+    wait_until_queued,
+    wait_until_ready,
+)
 
 from galip_keras.serving.app import create_app
 
@@ -35,22 +45,6 @@ def client(model):
         wait_until_ready(client)
         model.batches.clear()
         yield client
-
-
-def wait_until_queued(client, count):
-    deadline = time.monotonic() + 20
-    while f"galip_queue_pictures {count:.1f}\n" not in client.get("/metrics").text:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def wait_until_drawing(client, model):
-    """Wait until an image is being drawn and the queue is empty."""
-    deadline = time.monotonic() + 20
-    while not model.is_drawing:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    wait_until_queued(client, 0)
 
 
 def decoded(content):
@@ -206,6 +200,8 @@ def test_a_page_where_it_is_asked_for(client):
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/html")
         assert "<title>GALIP</title>" in response.text
+        examples = re.findall(r"<option.*?>(.*?)</option>", response.text)
+        assert examples == ["a red bird", "a castle by the sea"]
 
 
 BAD = [
@@ -263,6 +259,11 @@ def test_other_refusals(client):
     assert client.get("/nothing").json() == {"error": "there is nothing here"}
     assert client.get(PREDICT).status_code == 405
     assert client.get("/v1/models/other").status_code == 404
+    answer = client.post("/v1/models/other:predict", json={"instances": ["a"]})
+    assert answer.status_code == 404
+    assert answer.json() == {"error": "the model 'other' does not exist: this is galip"}
+    answer = client.post("/v1/models/galip")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
 
 
 def test_what_fails_tells_nothing(client, caplog):
@@ -369,8 +370,13 @@ def test_the_interfaces_are_described(client):
     predict = document["paths"][PREDICT]["post"]["requestBody"]["content"]
     assert predict["application/json"]["schema"]["$ref"].endswith("/Predict")
     found = document["components"]["schemas"]
-    assert "instances" in found["Predict"]["properties"]
-    assert found["Instance"]["properties"].keys() == {"prompt", "seed"}
+    names = [x["$ref"].split("/")[-1] for x in found["Predict"]["anyOf"]]
+    assert names == ["ServingDefault", "Embed", "Generate"]
+    assert all("instances" in found[name]["properties"] for name in names)
+    instance = found["ServingDefaultInstance"]
+    assert instance["properties"].keys() == {"prompt", "seed"}
+    token_ids = found["GenerateInstance"]["properties"]["token_ids"]
+    assert (token_ids["minItems"], token_ids["maxItems"]) == (3, 3)
     assert client.get("/docs").status_code == 200
 
 

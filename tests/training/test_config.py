@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -37,7 +38,7 @@ def options(module):
 def test_the_options_are_the_settings():
     from galip_cli import train
 
-    names = options(train).keys() - {"debug", "verbose"}
+    names = options(train).keys() - {"debug", "verbose", "yes"}
     assert names == settings().keys() | OF_THE_PROCESS
     for name, setting in settings().items():
         assert setting.help in options(train)[name].help
@@ -50,6 +51,8 @@ def test_a_new_setting_is_a_line_in_one_file(tmp_path):
         (package / folder).mkdir(exist_ok=True)
         (package / folder / "__init__.py").touch()
     (package / "__init__.py").write_text('__version__ = "0"\n')
+    for name in ("recipes.py", "setting.py"):
+        shutil.copy(ROOT / "galip_keras" / "training" / name, package / "training")
     source = (ROOT / "galip_keras" / "training" / "config.py").read_text()
     line = '    zoom: int = _setting(3, "Zoom of the images.", least=2)\n\n'
     before = "    def __post_init__"

@@ -17,10 +17,12 @@ pytestmark = pytest.mark.every_backend
 # argv: the architecture, the command, then for each start the run folder, the number of
 # processes, and the signal that the last one gets after the next checkpoint.
 SCRIPT = """
-import json, os, pathlib, signal, socket, sys, time, traceback
+import gc, json, os, pathlib, signal, socket, sys, time, traceback
+import galip_keras.training.run, tensorflow_text
 from galip_cli.main import main
 from galip_keras.models.architectures import ARCHITECTURES
 
+gc.freeze()
 ARCHITECTURES["galip_tiny"] = json.loads(sys.argv[1])
 command = json.loads(sys.argv[2])
 
@@ -84,7 +86,6 @@ def test_two_processes_survive(tmp_path):
         json.dumps(tiny.ARCHITECTURE),
         json.dumps(command),
         *(x for start in starts for x in start),
-        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
     )
     codes = [x for x in result.stdout.splitlines() if x.startswith("codes")]
     expected = ["codes 0", "codes 0 0", "codes 143 143", "codes 1 -9", "codes 0 0"]

@@ -24,12 +24,13 @@ KILLS = 10
 # argv: the architecture, the settings, then for each run its folder, and seconds until
 # it is killed, "write" for a death inside of a checkpoint's write, or "end".
 SCRIPT = """
-import json, os, signal, sys, threading, traceback
+import gc, json, os, signal, sys, threading, traceback
 from galip_keras import files
 from galip_keras.training import loop
 from galip_keras.models.architectures import ARCHITECTURES
 from galip_keras.training import run as training
 
+gc.freeze()
 ARCHITECTURES["galip_tiny"] = json.loads(sys.argv[1])
 settings = json.loads(sys.argv[2])
 

@@ -167,6 +167,7 @@ def test_embeddings_change_the_losses_by_rounding_only(
         assert with_cache[name] == pytest.approx(loss, rel=5e-3, abs=1e-4)
 
 
+@pytest.mark.backend("tensorflow")
 def test_fine_tuning_starts_from_the_preset(run, data, tmp_path):
     fine = train(
         **data,
@@ -467,7 +468,7 @@ def test_unwritable_run_folder(settings, tmp_path):
         ({"precision": "float16"}, "precision must be one of float32, "),
         (
             {"preset": "galip_huge"},
-            "unknown model 'galip_huge': give toybirds, galip_vit_base",
+            "unknown model 'galip_huge': give toybirds, galip_coco, ",
         ),
         ({"dataset": "folder:/nowhere"}, "/nowhere"),
     ],
@@ -517,6 +518,7 @@ def test_folder_without_preset(tmp_path):
         load_model(str(tmp_path))
 
 
+@pytest.mark.backend("tensorflow")
 def test_evaluations_as_training_goes_on(settings, tmp_path):
     options = {"evaluate_every": 2, "evaluate_images": 8}
     run = train(**settings, **options, steps=3, run=tmp_path / "run")

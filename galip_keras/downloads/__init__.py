@@ -1,0 +1,1 @@
+"""Files of other projects, fetched once, by name, into one folder."""

@@ -59,7 +59,7 @@ def test_the_example_of_docs_evaluation(capsys):
 
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
-@pytest.mark.usefixtures("birds")
+@pytest.mark.usefixtures("birds", "less_to_compile")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_of_a_public_name(name):
     doc = getattr(galip_keras, name).__doc__

@@ -56,6 +56,7 @@ LAZY = {
 ONE_BACKEND = {
     "convert/test_formats.py": "files hold the same tensors",
     "convert/test_released_names.py": "files are fetched, which have the same content",
+    "datasets/test_embeddings.py": "a model that is made elsewhere embeds captions",
     "export/test_writers.py": "TensorFlow exports, whatever trained the model",
     "models/test_fidelity.py": "it compares arrays",
     "models/test_prompts.py": "token ids come from the tokenizer",

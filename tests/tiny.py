@@ -65,6 +65,22 @@ def gan(seed=0, image_size=32, **kwargs):
     return model
 
 
+def compiled(fn, *args, variables=()):
+    """Call `fn` compiled, if on JAX, where every kind of eager op compiles for itself.
+
+    Values of `variables` are arguments of what is compiled, those of others constants.
+    """
+    if keras.backend.backend() != "jax":
+        return fn(*args)
+    import jax
+
+    def stateless(values, args):
+        with keras.StatelessScope(zip(variables, values)):
+            return fn(*args)
+
+    return jax.jit(stateless)([v.value for v in variables], args)
+
+
 def text_to_image(spread=0.0):
     """A `GALIPTextToImage` of `ARCHITECTURE`.
 

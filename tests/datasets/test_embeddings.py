@@ -12,8 +12,6 @@ from PIL import Image
 from galip_keras import GALIPTextToImage
 from galip_keras.datasets import embeddings, pipeline, prepare
 
-pytestmark = pytest.mark.every_backend
-
 CAPTIONS = [["a red bird"], ["a blue bird", "blue", "it is blue"], ["grey " * 50]]
 
 

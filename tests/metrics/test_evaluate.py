@@ -30,7 +30,12 @@ from galip_keras.presets.loading import load_model
 
 ALL = {"fid", "kid", "cmmd", "clip-score", "precision", "recall", "diversity"}
 
-pytestmark = [pytest.mark.every_backend, pytest.mark.usefixtures("less_to_compile")]
+pytestmark = [
+    pytest.mark.every_backend,
+    # Its figures are compared with those of the others.
+    pytest.mark.backend("tensorflow", "torch"),
+    pytest.mark.usefixtures("less_to_compile"),
+]
 
 # On the backend that compiles nothing: these tests are the same on all.
 once = pytest.mark.backend("torch")

@@ -93,6 +93,10 @@ def test_missing_surplus_and_misshapen_tensors(state, change, message):
         inception(state)
 
 
+# Wherever files come from, the network is the same.
+once = pytest.mark.backend("tensorflow")
+
+
 @pytest.fixture
 def torch_home(monkeypatch, tmp_path):
     """An empty folder where PyTorch keeps its downloads."""
@@ -100,6 +104,7 @@ def torch_home(monkeypatch, tmp_path):
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
+@once
 def test_weights_are_fetched_by_name(pytorch, images, torch_home, web, monkeypatch):
     import torch
 
@@ -127,6 +132,7 @@ def test_weights_are_fetched_by_name(pytorch, images, torch_home, web, monkeypat
         features.build_extractor("inception", weights=missing)
 
 
+@once
 def test_weights_are_found_where_pytorch_keeps_them(pytorch, images, torch_home):
     import torch
 

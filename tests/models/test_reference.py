@@ -8,6 +8,7 @@ import numpy as np
 import published
 import pytest
 import reference
+import tiny
 from keras.ops import convert_to_numpy
 
 from galip_keras import GALIP, backend
@@ -53,17 +54,21 @@ def model():
     return GALIP(generator, discriminator)
 
 
+def compiled(model, fn, *args):
+    return tiny.compiled(fn, *args, variables=model.variables)
+
+
 @pytest.fixture(scope="module")
 def forward(model):
     """The model's outputs for the inputs of the reference."""
     expected = reference.forward()
     real = reference.real_images(expected["real_low"])
     ours = types.SimpleNamespace(real=real)
-    ours.text = model.clip.embed_text(expected["token_ids"])
+    ours.text = compiled(model, model.clip.embed_text, expected["token_ids"])
     look = model.clip.extract_features_and_embed
-    ours.features_real, ours.embedding_real = look(real)
-    ours.fake = model.generator(expected["noise"], ours.text)
-    ours.features_fake, ours.embedding_fake = look(ours.fake)
+    ours.features_real, ours.embedding_real = compiled(model, look, real)
+    ours.fake = compiled(model, model.generator, expected["noise"], ours.text)
+    ours.features_fake, ours.embedding_fake = compiled(model, look, ours.fake)
     return ours
 
 
@@ -180,33 +185,42 @@ class Witness:
 
 
 class RecordingAdam(keras.optimizers.Adam):
-    """Adam that keeps its gradients."""
+    """Adam that keeps its gradients, as variables, which outlive a compiled step."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.gradients = [
+            self.add_variable_from_reference(v, name="gradient") for v in variables
+        ]
 
     def apply(self, grads, trainable_variables=None):
-        self.gradients = [convert_to_numpy(g) for g in grads]
         super().apply(grads, trainable_variables)
+        for kept, gradient in zip(self.gradients, grads):
+            kept.assign(gradient)
 
 
 @pytest.fixture(scope="module")
 def step(model, forward):
     """One training step on the reference's batch: its losses and gradients."""
     expected = reference.forward()
-    penalty = backend.value_and_gradient(
-        lambda: (
-            model.discriminator_loss(
-                forward.features_real, forward.features_fake, forward.text
-            )[1]["gradient_penalty"],
-            0,
-        ),
-        model.discriminator.trainable_variables,
-    )[1]
+
+    def penalty(*inputs):
+        return backend.value_and_gradient(
+            lambda: (model.discriminator_loss(*inputs)[1]["gradient_penalty"], 0),
+            model.discriminator.trainable_variables,
+        )[1]
+
+    inputs = forward.features_real, forward.features_fake, forward.text
+    gradients = compiled(model, penalty, *inputs)
     left = types.SimpleNamespace(
-        penalty_gradients=[convert_to_numpy(g) for g in penalty],
+        penalty_gradients=[convert_to_numpy(g) for g in gradients],
         generator_optimizer=RecordingAdam(**ADAM),
         discriminator_optimizer=RecordingAdam(**ADAM),
     )
     model.compile(
-        left.generator_optimizer, left.discriminator_optimizer, run_eagerly=True
+        left.generator_optimizer,
+        left.discriminator_optimizer,
+        run_eagerly=keras.backend.backend() != "jax",
     )
     batch = {
         "images": forward.real,
@@ -263,7 +277,8 @@ def test_networks_after_the_step(model, forward, step):
     # Adam's first step is equally long for tiny gradients. The images, which span 5,
     # therefore carry the reference's rounding too: float64 is off by 0.006.
     noise = reference.forward()["noise"]
-    fake = convert_to_numpy(model.generator(noise, forward.text))[:, ::4, ::4]
+    fake = convert_to_numpy(compiled(model, model.generator, noise, forward.text))
+    fake = fake[:, ::4, ::4]
     error = fake - reference.channels_last(reference.after_step()["fake_after"])
     assert np.sqrt(np.mean(error**2)) < 2e-3
     assert np.abs(error).max() < 4 * KINK_TOLERANCE

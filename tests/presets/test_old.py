@@ -69,6 +69,7 @@ def test_an_old_preset_makes_the_same_images(old):
         assert_same_images(old / "run" / "preset", old / "images.npy", tolerance=1)
 
 
+@pytest.mark.backend("tensorflow", "torch")
 def test_an_old_run_resumes(galip, old, monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "galip_tiny", ARCHITECTURE)
     code, output, errors = galip(

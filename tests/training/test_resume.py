@@ -90,7 +90,7 @@ def test_ten_kills_change_nothing(tmp_path):
         "batch_size": 2,
         "steps": STEPS,
         "save_every": 4,
-        "sample_every": 10,
+        "sample_every": 30,
         "report_every": 5,
         "augmentation": ["color"],
     }

@@ -143,6 +143,7 @@ def test_finished_run_is_completed(copy, settings, capfd):
         np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.backend("tensorflow")
 def test_embeddings_change_the_losses_by_rounding_only(
     settings, tmp_path, monkeypatch, capfd
 ):

@@ -23,11 +23,10 @@ hf_files = extras.need("torch", "hf_files")
 pytestmark = [pytest.mark.full_size, pytest.mark.backend("tensorflow")]
 
 PEAK = """
-import json, pathlib, resource, sys
+import json, sys
 import galip_keras.convert.galip
 from galip_cli.main import main
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+from memory import peak
 libraries = peak()
 try:
     main(sys.argv[1:])

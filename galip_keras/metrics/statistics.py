@@ -11,6 +11,10 @@ import numpy as np
 # Rows that are kept beside mean and covariance, for metrics that need pairs of images.
 KEPT = 10_000
 
+# Rows that are added at once: the covariance of 2,048 features has 32 MiB, which every
+# addition goes through.
+_BLOCK = 1024
+
 
 class Statistics:
     """Mean and covariance of features that arrive in batches, and the first features.
@@ -22,19 +26,32 @@ class Statistics:
     """
 
     def __init__(self, dim: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(dim)
+        self._count = 0
+        self._mean = np.zeros(dim)
         self._squares = np.zeros((dim, dim))
+        self._waiting: list[np.ndarray] = []
         self._parts: list[np.ndarray] = []
 
     @property
     def dim(self) -> int:
-        return len(self.mean)
+        return len(self._mean)
+
+    @property
+    def count(self) -> int:
+        """The number of images, 0 if it is not known."""
+        return self._count + sum(map(len, self._waiting))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean `(dim,)`."""
+        self._add_waiting()
+        return self._mean
 
     @property
     def covariance(self) -> np.ndarray:
         """The unbiased covariance `(dim, dim)`."""
-        return self._squares / max(self.count - 1, 1)
+        self._add_waiting()
+        return self._squares / max(self._count - 1, 1)
 
     @property
     def features(self) -> np.ndarray:
@@ -55,14 +72,22 @@ class Statistics:
         kept = sum(map(len, self._parts))
         if kept < KEPT:
             self._parts.append(np.asarray(features[: KEPT - kept], "float32"))
-        features = np.asarray(features, "float64")
+        self._waiting.append(np.array(features, "float64"))
+        if sum(map(len, self._waiting)) >= _BLOCK:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        if not self._waiting:
+            return
+        features = np.concatenate(self._waiting)
+        self._waiting = []
         count, mean = len(features), features.mean(axis=0)
-        shift, total = mean - self.mean, self.count + count
+        shift, total = mean - self._mean, self._count + count
         centred = features - mean
         self._squares += centred.T @ centred
-        self._squares += np.outer(shift, shift) * (self.count * count / total)
-        self.mean += shift * (count / total)
-        self.count = total
+        self._squares += np.outer(shift, shift) * (self._count * count / total)
+        self._mean += shift * (count / total)
+        self._count = total
 
     def save(self, path: str | os.PathLike[str], with_features: bool = False) -> None:
         """Write `mu` and `sigma`, as the FID tools do, and the number of images.
@@ -94,7 +119,7 @@ class Statistics:
                     np.asarray(file[name], "float64") for name in ("mu", "sigma")
                 )
                 statistics = cls(len(mean))
-                statistics.count = int(file["count"]) if "count" in file else 0
+                statistics._count = int(file["count"]) if "count" in file else 0
                 if "features" in file:
                     statistics._parts = [file["features"]]
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -106,6 +131,6 @@ class Statistics:
                 f"{path} holds no statistics: mu has the shape {mean.shape} and sigma "
                 f"{covariance.shape}"
             )
-        statistics.mean = mean
+        statistics._mean = mean
         statistics._squares = covariance * max(statistics.count - 1, 1)
         return statistics

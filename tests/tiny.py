@@ -24,6 +24,7 @@ CLIP = {
 # Replaces `galip_tiny` where a training step has to compile fast. Plain values, which
 # can be passed to another process.
 ARCHITECTURE = {
+    "description": "for tests",
     "clip": "random",
     "random_clip": {
         "image_size": 32,

@@ -185,9 +185,10 @@ def _remedy(error: ModuleNotFoundError) -> str:
             "this backend needs tensorflow: pip install tensorflow, or set "
             "KERAS_BACKEND to jax or torch"
         )
-    package = name.replace("_", "-")
+    from galip_keras.console import needs_package
+
     what = f"`galip {galip.command.name}`" if galip.command else "this"
-    return f"{what} needs {package}: pip install {package}"
+    return needs_package(what, name)
 
 
 def _may_be_a_value(error: click.NoSuchOption) -> bool:

@@ -64,7 +64,10 @@ def needs_tensorflow(what: str) -> Iterator[None]:
         name = (error.name or "").partition(".")[0]
         if not name.startswith("tensorflow"):
             raise
-        package = name.replace("_", "-")
-        raise ModuleNotFoundError(
-            f"{what} needs {package}: pip install {package}", name=name
-        ) from error
+        raise ModuleNotFoundError(needs_package(what, name), name=name) from error
+
+
+def needs_package(what: str, module: str) -> str:
+    """Say how to install what lacks a module whose package has the same name."""
+    package = module.replace("_", "-")
+    return f"{what} needs {package}: pip install {package}"

@@ -122,7 +122,7 @@ def _evaluated(images: dict[str, Any]) -> str:
         return f"{images['count']:,} images in {images['folder']}"
     return (
         f"{images['count']:,} images by {images['model']} in {images['precision']}, "
-        f"one per caption, "
+        "one per caption, "
         f"{images['captions_a_picture']} captions per image of the split "
         f"{images['split']} of {images['dataset']}, seeds from {images['seed']}"
     )

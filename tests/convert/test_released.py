@@ -104,10 +104,14 @@ def _clip_options(folder):
     return ["--clip", folder / "ViT-B-32.pt", "--vocabulary", folder / "bpe.txt.gz"]
 
 
-def _error(preset, tmp_path, again="", script=IMAGES):
-    child.run(script, preset, again, tmp_path / "images.npy")
+def _error(preset, tmp_path, again=""):
+    child.run(IMAGES, preset, again, tmp_path / "images.npy")
+    return _difference(tmp_path / "images.npy")
+
+
+def _difference(images):
     expected = reference.channels_last(reference.forward()["fake"])
-    return np.abs(np.load(tmp_path / "images.npy") - expected).max()
+    return np.abs(np.load(images) - expected).max()
 
 
 def test_images_are_those_of_the_authors_code(files, tmp_path):
@@ -189,11 +193,19 @@ from galip_cli.main import main
 main(sys.argv[2:])
 """
 
+# Draws by a command, then does what `IMAGES` does.
 OFFLINE = f"""
 import socket, sys
+from galip_cli.main import main
 def refuse(*args):
     raise AssertionError("the network was used")
 socket.socket.connect = socket.getaddrinfo = refuse
+command = sys.argv[4:]
+del sys.argv[4:]
+try:
+    main(command)
+except SystemExit as end:
+    assert not end.code
 {IMAGES}
 assert "gdown" not in sys.modules
 """
@@ -212,10 +224,11 @@ def test_by_name_from_a_web_on_loopback(files, tmp_path, web, home):
     for name, path in contents.items():
         with open(path, "rb") as file:
             web.files[name] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    result = child.run(
-        SAMPLE, web.address, "sample", "a castle", "--model", "galip_coco",
-        "--num-images", "1", "--out", tmp_path, "--yes",
-        KAGGLEHUB_CACHE=str(tmp_path / "kaggle"),
-    )  # fmt: skip
-    assert pathlib.Path(result.stdout.strip()).is_file()
-    assert _error("galip_coco", tmp_path, script=OFFLINE) < 1e-3
+    sample = ["sample", "a castle", "--model=galip_coco", "--num-images=1", "--out"]
+    kaggle = {"KAGGLEHUB_CACHE": str(tmp_path / "kaggle")}
+    first = child.run(SAMPLE, web.address, *sample, tmp_path / "a", "--yes", **kaggle)
+    numbers = tmp_path / "images.npy"
+    second = child.run(OFFLINE, "galip_coco", "", numbers, *sample, tmp_path / "b")
+    images = [pathlib.Path(x.stdout.strip()).read_bytes() for x in (first, second)]
+    assert images[0] == images[1]
+    assert _difference(numbers) < 1e-3

@@ -146,7 +146,7 @@ def test_cached_statistics_give_the_same_figures(data, report, model):
     assert values(evaluate(model, **data, num_images=8)) == values(report[0])
     # They are read, not computed again.
     statistics = Statistics.load(files[0])
-    statistics.mean += 1
+    statistics.mean[:] += 1
     statistics.save(files[0], with_features=True)
     changed = values(evaluate(model, **data, num_images=8, metrics=["fid"]))
     files[0].unlink()

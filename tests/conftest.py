@@ -151,9 +151,14 @@ def pytest_runtest_setup(item):
             if backend != "tensorflow":
                 reason += f', after pip install "galip-keras[{backend}]"'
             pytest.skip(reason)
+    # Full-size models run for longer than they compile.
+    is_tiny = "full_size" not in item.keywords
     if keras.backend.backend() == "jax":
         import jax
 
-        # Full-size models run for longer than they compile.
-        is_tiny = "full_size" not in item.keywords
         jax.config.update("jax_disable_most_optimizations", is_tiny)
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        options = {"disable_meta_optimizer": is_tiny}
+        tf.config.optimizer.set_experimental_options(options)

@@ -15,6 +15,8 @@ backend's file defines the same functions. For autodiff:
 `fn` may read any variable and must assign none. For maps that are channels last:
 
 - `conv2d(x, kernel, bias, padding)`: a convolution with stride 1.
+- `patch_conv2d(x, kernel, padding)`: a convolution with stride 1 and without bias that
+  can be differentiated twice in any precision.
 - `double_conv2d(x, kernel, bias)`: a doubling by nearest neighbour and a 3x3
   convolution, as one transposed convolution.
 - `lay_out(kernel)`: keeps a kernel in memory as `conv2d` reads it.
@@ -70,6 +72,7 @@ apply = _verbs.apply
 supports_attention = _verbs.supports_attention
 
 conv2d = _verbs.conv2d
+patch_conv2d = _verbs.patch_conv2d
 double_conv2d = _verbs.double_conv2d
 lay_out = _verbs.lay_out
 scaled_leaky_relu = _verbs.scaled_leaky_relu

@@ -49,6 +49,11 @@ def conv2d(x: Tensor, kernel: Tensor, bias: Tensor | None, padding: str) -> Tens
     return x if bias is None else x + bias
 
 
+def patch_conv2d(x: Tensor, kernel: Tensor, padding: str) -> Tensor:
+    """A convolution that can be differentiated twice in any precision."""
+    return conv2d(x, kernel, None, padding)
+
+
 def double_conv2d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """A doubling and a 3x3 convolution, as one transposed convolution."""
     # The taps that meet copies of one pixel, in the order of the transposed kernel.

@@ -27,6 +27,7 @@ from galip_keras.backend.common import (  # noqa: F401
     hide_gpus_from_tensorflow,
     is_cpu,
     lay_out,
+    patch_conv2d,
     repeatable,
     roll,
     scaled_leaky_relu,

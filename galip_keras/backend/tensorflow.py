@@ -21,6 +21,7 @@ from galip_keras.backend.common import (  # noqa: F401
     is_cpu,
     join,
     lay_out,
+    patch_conv2d,
     process,
     scaled_leaky_relu,
 )

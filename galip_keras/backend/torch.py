@@ -114,6 +114,24 @@ def conv2d(x: Tensor, kernel: Tensor, bias: Tensor | None, padding: str) -> Tens
     return functional.conv2d(x, kernel, bias, padding=padding).permute(0, 2, 3, 1)
 
 
+def patch_conv2d(x: Tensor, kernel: Tensor, padding: str) -> Tensor:
+    """A convolution that can be differentiated twice in any precision.
+
+    On a CPU, PyTorch's own cannot in half precision. There it is one matrix product
+    over the patches, which are few on the small maps of a CLIP.
+    """
+    if kernel.dtype == torch.float32:
+        return conv2d(x, kernel, None, padding)
+    size = kernel.shape[0]
+    if padding == "same":
+        x = functional.pad(x, [0, 0, *[size // 2] * 4])
+    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+    patches = [
+        x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)
+    ]
+    return torch.cat(patches, dim=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
 def double_conv2d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """A doubling and a 3x3 convolution, as one transposed convolution."""
     # Sums of the taps that meet copies of one pixel: of rows, then of columns. The

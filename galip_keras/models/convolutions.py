@@ -216,9 +216,7 @@ def _slice(x, axis, start, stop, step=1):
 class PatchConv2D(Conv2D):
     """A convolution without bias that can be differentiated twice in any precision.
 
-    The gradient penalty needs this, and PyTorch's convolution does not support it in
-    half precision on a CPU. In half precision the layer is one matrix product over the
-    patches, which are few on the small maps of a CLIP.
+    The gradient penalty needs this.
 
     Args:
         filters: int. The number of output channels.
@@ -247,19 +245,8 @@ class PatchConv2D(Conv2D):
         )
 
     def call(self, x: Tensor) -> Tensor:
-        if self.compute_dtype == "float32":
-            return super().call(x)
-        size = self.kernel_size[0]
-        if self.padding == "same":
-            x = ops.pad(x, [[0, 0], [size // 2] * 2, [size // 2] * 2, [0, 0]])
-        height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
-        patches = [
-            x[:, i : i + height, j : j + width]
-            for i in range(size)
-            for j in range(size)
-        ]
-        kernel = ops.reshape(self.kernel, (-1, self.filters))
-        return ops.matmul(ops.concatenate(patches, axis=-1), kernel)
+        kernel = ops.convert_to_tensor(self.kernel)
+        return backend.patch_conv2d(x, kernel, self.padding)
 
     def get_config(self) -> dict[str, Any]:
         config = layers.Layer.get_config(self)

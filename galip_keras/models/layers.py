@@ -78,8 +78,8 @@ class DeepFusion(layers.Layer):
         hidden = ops.reshape(hidden, (-1, self.num_perceptrons, channels))
         affines = ops.einsum("bkc,kcd->bkd", hidden, self.output_kernel)
         affines = (affines + self.output_bias)[:, :, None, None, :]
-        for i in (0, 2):
-            scale, shift = affines[:, i], affines[:, i + 1]
+        affines = ops.unstack(affines, axis=1)
+        for scale, shift in (affines[:2], affines[2:]):
             x = backend.scaled_leaky_relu(x, scale, shift, LEAKY_SLOPE)
         return x
 

@@ -141,9 +141,9 @@ class MateD(keras.Model):
             A tensor `(batch_size, grid_size, grid_size, extractor_channels)`.
         """
         features = ops.cast(features, self.compute_dtype)
-        x = features[:, 0]
-        for i, block in enumerate(self.tap_blocks):
-            x = block(x, features[:, i + 1])
+        x, *others = ops.unstack(features, axis=1)
+        for block, next_features in zip(self.tap_blocks, others):
+            x = block(x, next_features)
         return self.narrow_block(x)
 
     def match(self, extracted: Tensor, text_embeddings: Tensor) -> Tensor:

@@ -144,13 +144,14 @@ def pytest_collection_finish():
 def pytest_runtest_setup(item):
     for marker in item.iter_markers("extra"):
         extras.need(*marker.args)
-    for marker in item.iter_markers("backend"):
-        if keras.backend.backend() not in marker.args:
-            backend = marker.args[0]
-            reason = f"runs on {' and '.join(marker.args)}: KERAS_BACKEND={backend}"
-            if backend != "tensorflow":
-                reason += f', after pip install "galip-keras[{backend}]"'
-            pytest.skip(reason)
+    # A test's own marker counts, not that of its module.
+    marker = item.get_closest_marker("backend")
+    if marker and keras.backend.backend() not in marker.args:
+        backend = marker.args[0]
+        reason = f"runs on {' and '.join(marker.args)}: KERAS_BACKEND={backend}"
+        if backend != "tensorflow":
+            reason += f', after pip install "galip-keras[{backend}]"'
+        pytest.skip(reason)
     # Full-size models run for longer than they compile.
     is_tiny = "full_size" not in item.keywords
     if keras.backend.backend() == "jax":

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 from drawn import draw_circles
+from marks import slow_on_torch
 
 import galip_keras
 from galip_cli.main import galip as group
@@ -48,8 +49,7 @@ def birds(tmp_path, monkeypatch):
     draw_circles(tmp_path / "birds")
 
 
-@pytest.mark.slow
-@pytest.mark.backend("tensorflow")
+@slow_on_torch
 @pytest.mark.usefixtures("birds")
 def test_the_example_of_docs_evaluation(capsys):
     (example,) = python_blocks((ROOT / "docs" / "evaluation.md").read_text())
@@ -57,8 +57,7 @@ def test_the_example_of_docs_evaluation(capsys):
     assert capsys.readouterr().out.startswith("fid ")
 
 
-@pytest.mark.slow
-@pytest.mark.backend("tensorflow")
+@slow_on_torch
 @pytest.mark.usefixtures("birds", "less_to_compile")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_of_a_public_name(name):

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from drawn import draw_circles
+from marks import slow_on_torch
 
 import galip_keras
 from galip_cli.main import COMMANDS, main, name_options
@@ -190,8 +191,7 @@ def test_exit_codes_of_training(galip, tmp_path):
 
 # Each of these processes starts and compiles. In one process, tests/training resumes
 # on every backend, and after `kill -9`.
-@pytest.mark.slow
-@pytest.mark.backend("tensorflow")
+@slow_on_torch
 def test_interrupted_training_resumes(galip, tmp_path):
     dataset = f"folder:{draw_circles(tmp_path / 'circles')}"
     run = tmp_path / "run"

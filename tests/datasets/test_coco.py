@@ -11,6 +11,7 @@ import stored
 import tensorflow_datasets as tfds
 from archives import write_folder, write_zip, zip_bytes
 from drawn import encoded
+from marks import slow_on_torch
 from PIL import Image
 from stored import examples, skipped
 from tensorflow_datasets.core.download.checksums import UrlInfo
@@ -372,6 +373,6 @@ def test_no_network(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().out == ""
 
 
-@pytest.mark.slow
+@slow_on_torch
 def test_training_on_it(train, tmp_path):
     train(f"coco:{zips(tmp_path / 'coco')}")

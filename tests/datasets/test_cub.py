@@ -13,6 +13,7 @@ import stored
 import tensorflow_datasets as tfds
 from archives import write_folder, write_tar, write_zip, zip_bytes
 from drawn import decoded, encoded, noise
+from marks import slow_on_torch
 from PIL import Image
 from stored import skipped
 from tensorflow_datasets.core.download.checksums import UrlInfo
@@ -663,13 +664,13 @@ def test_no_network(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().out == ""
 
 
-@pytest.mark.slow
+@slow_on_torch
 def test_training_on_it(train, tmp_path):
     archive = tgz(tmp_path)
     assert f"Data: {cub.NOTE}\n" in train(f"cub:{archive}")
 
 
-@pytest.mark.slow
+@slow_on_torch
 def test_training_on_it_with_captions(train, tmp_path):
     archive = tgz(tmp_path)
     captions = WRITE["zip"](tmp_path, text_files("birds/text/"))

@@ -13,6 +13,7 @@ import stored
 import tensorflow as tf
 from drawn import encoded
 from etils import epath
+from marks import slow_on_torch
 from PIL import Image
 from stored import captions, is_red, skipped
 
@@ -502,13 +503,13 @@ def test_beam_needs_its_package(folder, monkeypatch):
         on_beam(folder)
 
 
-@pytest.mark.slow
+@slow_on_torch
 def test_training_on_it(train, folder):
     write_tar(folder / "00000.tar", *sample("0"), *sample("1"))
     train(f"cc12m:{folder}")
 
 
-@pytest.mark.slow
+@slow_on_torch
 def test_training_on_tfrecords(train, folder):
     write_tfrecord(folder / "00000.tfrecord", tf_example("0"), tf_example("1"))
     train(f"cc3m:{folder}")

@@ -1,8 +1,8 @@
 """A run that is killed again and again ends in the weights of one that is not.
 
 Bit for bit. The processes are forked from one that has only imported what it takes, so
-that ten of them are bearable. On JAX each would compile for long: there a run is
-resumed once, in test_run.py, bit for bit as well.
+that ten of them are bearable, on the backend that compiles nothing. On the others a run
+is resumed once, in test_run.py, bit for bit as well.
 """
 
 import json
@@ -14,6 +14,7 @@ import keras
 import pytest
 import tiny
 from drawn import draw_circles
+from marks import slow_on_torch
 from outcome import assert_same, contents
 
 pytestmark = pytest.mark.every_backend
@@ -80,8 +81,7 @@ def run(settings, deaths):
     return [int(line.split()[-1]) for line in result.stdout.splitlines()]
 
 
-@pytest.mark.slow
-@pytest.mark.backend("tensorflow")
+@slow_on_torch
 def test_ten_kills_change_nothing(tmp_path):
     settings = {
         "dataset": f"folder:{draw_circles(tmp_path / 'circles')}",

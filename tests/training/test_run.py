@@ -143,7 +143,7 @@ def test_finished_run_is_completed(copy, settings, capfd):
         np.testing.assert_array_equal(actual, expected)
 
 
-@pytest.mark.backend("tensorflow")
+@once
 def test_embeddings_change_the_losses_by_rounding_only(
     settings, tmp_path, monkeypatch, capfd
 ):
@@ -168,7 +168,7 @@ def test_embeddings_change_the_losses_by_rounding_only(
         assert with_cache[name] == pytest.approx(loss, rel=5e-3, abs=1e-4)
 
 
-@pytest.mark.backend("tensorflow")
+@once
 def test_fine_tuning_starts_from_the_preset(run, data, tmp_path):
     fine = train(
         **data,
@@ -519,7 +519,7 @@ def test_folder_without_preset(tmp_path):
         load_model(str(tmp_path))
 
 
-@pytest.mark.backend("tensorflow")
+@once
 def test_evaluations_as_training_goes_on(settings, tmp_path):
     options = {"evaluate_every": 2, "evaluate_images": 8}
     run = train(**settings, **options, steps=3, run=tmp_path / "run")

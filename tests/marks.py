@@ -12,3 +12,9 @@ def slow_on_torch(test):
     ):
         test = mark(test)
     return test
+
+
+def export_on_tensorflow(parameter, name):
+    """A parameter of a test on PyTorch, where those that export need TensorFlow."""
+    backend = "tensorflow" if name.startswith("export") else "torch"
+    return pytest.param(parameter, id=name, marks=pytest.mark.backend(backend))

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 from drawn import draw_circles
-from marks import slow_on_torch
+from marks import export_on_tensorflow, slow_on_torch
 
 import galip_keras
 from galip_cli.main import galip as group
@@ -176,9 +176,10 @@ def test_a_notebook_uses_public_names_and_has_run(notebook):
     assert not re.search(r"/(home|root|work|tmp)/", text)
 
 
-@pytest.mark.slow
-@pytest.mark.backend("tensorflow")
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@slow_on_torch
+@pytest.mark.parametrize(
+    "notebook", [export_on_tensorflow(path, path.stem) for path in NOTEBOOKS]
+)
 def test_a_notebook_runs(notebook, tmp_path, monkeypatch):
     nbclient = extras.need("dev", "ipykernel", "nbclient")
     import nbformat

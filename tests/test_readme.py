@@ -12,6 +12,7 @@ import sys
 
 import extras
 import pytest
+from marks import slow_on_torch
 from service import free_port, served
 
 from galip_cli.main import COMMANDS
@@ -123,8 +124,7 @@ def test_it_is_short():
     assert len(README.splitlines()) < 250
 
 
-@pytest.mark.slow
-@pytest.mark.backend("tensorflow")
+@slow_on_torch
 def test_what_docs_editing_shows(folder, galip, monkeypatch, capfd):
     monkeypatch.chdir(folder)
     text = (ROOT / "docs" / "editing.md").read_text()

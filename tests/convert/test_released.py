@@ -20,7 +20,11 @@ hf_files = extras.need("torch", "hf_files")
 
 # Files and weights do not depend on the backend. test_reference.py checks that the
 # networks compute the same on every backend.
-pytestmark = [pytest.mark.full_size, pytest.mark.backend("tensorflow")]
+pytestmark = [
+    pytest.mark.full_size,
+    pytest.mark.every_backend,
+    pytest.mark.backend("torch"),
+]
 
 PEAK = """
 import json, sys

@@ -10,6 +10,7 @@ import extras
 import numpy as np
 import pytest
 from drawn import draw_circles
+from marks import export_on_tensorflow, slow_on_torch
 
 from galip_keras import GALIPTextToImage
 from galip_keras.convert import galip as convert
@@ -176,20 +177,16 @@ COMMANDS = {
     "invert": ["{image}", "--steps", "1", "--out", "{out}"],
     "evaluate": ["--dataset", "folder:{images}", "--data-dir", "{out}"],
     "train": [
-        "--dataset",
-        "folder:{images}",
-        "--data-dir",
-        "{out}",
-        "--run",
-        "{out}/r",
+        *("--dataset", "folder:{images}", "--data-dir", "{out}", "--run", "{out}/r"),
+        *("--steps", "1", "--batch-size", "2"),
     ],
     "export": ["--format", "saved_model", "--out", "{out}/e"],
 }
 
 
-@pytest.mark.slow
+@slow_on_torch
 @pytest.mark.usefixtures("no_network")
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [export_on_tensorflow(x, x) for x in COMMANDS])
 def test_every_command_takes_the_name(home, files, galip, tmp_path, command):
     shutil.copytree(files / "preset", home / "presets" / "galip_coco")
     images = draw_circles(tmp_path / "images")
@@ -199,10 +196,7 @@ def test_every_command_takes_the_name(home, files, galip, tmp_path, command):
         "image": min(images.glob("*.png")),
     }
     words = [word.format(**places) for word in COMMANDS[command]]
-    if command == "train":
-        words += ["--init", "galip_coco", "--steps", "1", "--batch-size", "2"]
-    else:
-        words += ["--model", "galip_coco"]
+    words += ["--init" if command == "train" else "--model", "galip_coco"]
     code, output, errors = galip(command, *words)
     assert code == 0, errors
     assert output

@@ -29,7 +29,8 @@ ADAM = {
 }
 
 
-@pytest.mark.backend("tensorflow")
+# Every shape is the same on all, and this one compiles nothing.
+@pytest.mark.backend("torch")
 @pytest.mark.parametrize("name", published.CLIPS)
 def test_published_clips_build_and_train_one_step(name):
     # A child process frees the memory at its end.

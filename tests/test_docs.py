@@ -176,7 +176,8 @@ def test_a_notebook_uses_public_names_and_has_run(notebook):
     assert not re.search(r"/(home|root|work|tmp)/", text)
 
 
-@slow_on_torch
+@pytest.mark.slow
+@pytest.mark.every_backend
 @pytest.mark.parametrize(
     "notebook", [export_on_tensorflow(path, path.stem) for path in NOTEBOOKS]
 )

@@ -10,7 +10,7 @@ import extras
 import numpy as np
 import pytest
 from drawn import draw_circles
-from marks import export_on_tensorflow, slow_on_torch
+from marks import export_on_tensorflow
 
 from galip_keras import GALIPTextToImage
 from galip_keras.convert import galip as convert
@@ -184,7 +184,8 @@ COMMANDS = {
 }
 
 
-@slow_on_torch
+@pytest.mark.slow
+@pytest.mark.every_backend
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("command", [export_on_tensorflow(x, x) for x in COMMANDS])
 def test_every_command_takes_the_name(home, files, galip, tmp_path, command):

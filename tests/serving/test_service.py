@@ -413,27 +413,28 @@ def test_the_command_is_killed_comes_back_and_drains():
     def insist(seed):
         """Retry while the service is away. Return images and failures."""
         found, failures = set(), 0
-        while not stop.is_set():
-            try:
-                query = f"prompt=a+red+bird&seed={seed}"
-                response = httpx.get(f"http://127.0.0.1:{port}/image?{query}")
-            except httpx.HTTPError:
-                failures += 1
-                time.sleep(0.1)
-            else:
-                assert response.status_code == 200
-                found.add(response.content)
+        address = f"http://127.0.0.1:{port}/image?prompt=a+red+bird&seed={seed}"
+        with httpx.Client() as client:
+            while not stop.is_set():
+                try:
+                    response = client.get(address)
+                except httpx.HTTPError:
+                    failures += 1
+                    time.sleep(0.1)
+                else:
+                    assert response.status_code == 200
+                    found.add(response.content)
         return found, failures
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         try:
             with served(port) as (process, _):
                 clients = [pool.submit(insist, seed) for seed in range(8)]
-                time.sleep(3)
+                time.sleep(1)
                 process.kill()
                 process.wait()
             with served(port) as (process, address):
-                time.sleep(3)
+                time.sleep(1)
                 stop.set()
                 for client in clients:
                     found, failures = client.result()

@@ -21,6 +21,10 @@ CLIP = {
     "text_num_heads": 2,
 }
 
+# For tests of a few steps that are not about compiling: TensorFlow traces a step for
+# longer than it takes eight eager ones. JAX would compile every op of these.
+FEW_STEPS = {"run_eagerly": keras.backend.backend() == "tensorflow"}
+
 # Replaces `galip_tiny` where a training step has to compile fast. Plain values, which
 # can be passed to another process.
 ARCHITECTURE = {

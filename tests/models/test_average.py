@@ -99,7 +99,7 @@ def test_config_keeps_average_and_augmentation():
 
 def test_augmentation_trains_with_numbers_drawn_anew():
     model = tiny.gan(augmentation=KINDS)
-    model.compile()
+    model.compile(**tiny.FEW_STEPS)
     before = values(model.trainable_variables)
     seeds = []
     for _ in range(3):
@@ -113,7 +113,7 @@ def test_augmentation_trains_with_numbers_drawn_anew():
 def test_real_and_generated_images_have_their_own_numbers():
     model = tiny.gan(augmentation=["color", "translation"])
     # The weights hardly change, so that losses can be compared.
-    model.compile(adam(1e-12), adam(1e-12))
+    model.compile(adam(1e-12), adam(1e-12), **tiny.FEW_STEPS)
     data = tiny.batch()
     text = model.clip.embed_text(data["token_ids"])
     _, terms = model.discriminator_loss(
@@ -148,7 +148,8 @@ def test_gradient_norms_are_those_of_the_step(precision):
     set_precision(model, precision)
     # Weights change by the gradient itself, times a rate.
     rate = 2.0**-8
-    model.compile(keras.optimizers.SGD(rate), keras.optimizers.SGD(rate))
+    optimizers = keras.optimizers.SGD(rate), keras.optimizers.SGD(rate)
+    model.compile(*optimizers, **tiny.FEW_STEPS)
     networks = {"d": model.discriminator, "g": model.generator}
     before = {k: values(n.trainable_variables) for k, n in networks.items()}
     history = model.fit(tiny.batch(), **FIT).history

@@ -150,7 +150,9 @@ def test_one_pass_through_generator_and_clip(monkeypatch):
     assert calls == {"transform_bridge": 1, "extract_features_and_embed": 1}
 
 
-def test_noise_is_drawn_anew_each_step(model):
+def test_noise_is_drawn_anew_each_step():
+    model = tiny.gan()
+    model.compile(**tiny.FEW_STEPS)
     data = tiny.batch(noise=False)
     before = convert_to_numpy(model.seed_generator.state).copy()
     model.fit(data, batch_size=4, verbose=0)
@@ -166,7 +168,7 @@ def test_saved_weights_restore_both_optimizers(model, tmp_path):
     path = tmp_path / "model.weights.h5"
     model.save_weights(path)
     restored = tiny.gan(seed=5)
-    restored.compile()
+    restored.compile(**tiny.FEW_STEPS)
     restored.load_weights(path)
     for ours, theirs in (
         (restored.trainable_variables, model.trainable_variables),
@@ -263,7 +265,7 @@ def scaled():
     """A model whose discriminator's scaled gradients overflow in float16."""
     model = tiny.gan()
     set_precision(model, "mixed_float16")
-    model.compile()
+    model.compile(**tiny.FEW_STEPS)
     model.optimizer.discriminator.dynamic_scale.assign(2.0**60)
     return model
 

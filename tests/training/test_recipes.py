@@ -165,7 +165,7 @@ def test_frozen_parts_get_no_update_and_no_memory(parts):
     assert len(frozen) + len(trained) == len(gan.trainable_variables)
     for layer in layers:
         layer.trainable = False
-    gan.compile()
+    gan.compile(**tiny.FEW_STEPS)
     before = tiny.values(frozen), tiny.values(trained)
     gan.fit(tiny.batch(8), batch_size=4, verbose=0)
     for variable, value in zip(frozen, before[0]):

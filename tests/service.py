@@ -64,10 +64,7 @@ def serving(app):
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        deadline = time.monotonic() + 20
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: server.started)
         (listening,) = server.servers[0].sockets
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
@@ -109,8 +106,8 @@ def is_up(url):
         return False
 
 
-def until(condition):
-    deadline = time.monotonic() + 20
+def until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -189,8 +189,8 @@ def test_exit_codes_of_training(galip, tmp_path):
     assert "not a number" in line
 
 
-# Each of these processes starts and compiles. In one process, tests/training resumes
-# on every backend, and after `kill -9`.
+# Each of these processes starts anew. In one process, tests/training resumes on every
+# backend, and after `kill -9`.
 @slow_on_torch
 def test_interrupted_training_resumes(galip, tmp_path):
     dataset = f"folder:{draw_circles(tmp_path / 'circles')}"

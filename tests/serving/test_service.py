@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import io
+import operator
 import random
 import re
 import signal
@@ -21,6 +22,7 @@ from service import (
     free_port,
     pixel,
     served,
+    until,
     wait_until_drawing,
     wait_until_queued,
     wait_until_ready,
@@ -409,6 +411,12 @@ def test_the_command_is_killed_comes_back_and_drains():
     asked = {"prompt": "a red bird", "n": 16, "seed": 3}
     stop = threading.Event()
     port = free_port()
+    counts = [0] * 8
+
+    def wait_for_answers():
+        """Wait until every client has got another image."""
+        before = [*counts]
+        until(lambda: all(map(operator.lt, before, counts)), 60)
 
     def insist(seed):
         """Retry while the service is away. Return images and failures."""
@@ -424,17 +432,18 @@ def test_the_command_is_killed_comes_back_and_drains():
                 else:
                     assert response.status_code == 200
                     found.add(response.content)
+                    counts[seed] += 1
         return found, failures
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         try:
             with served(port) as (process, _):
                 clients = [pool.submit(insist, seed) for seed in range(8)]
-                time.sleep(1)
+                wait_for_answers()
                 process.kill()
                 process.wait()
             with served(port) as (process, address):
-                time.sleep(1)
+                wait_for_answers()
                 stop.set()
                 for client in clients:
                     found, failures = client.result()
@@ -447,9 +456,7 @@ def test_the_command_is_killed_comes_back_and_drains():
                     range(8),
                 )
                 # All are there, but for the batches that were drawn meanwhile.
-                deadline = time.monotonic() + 60
-                while queued(address) < 8 * 16 - 4 * 8:
-                    assert time.monotonic() < deadline
+                until(lambda: queued(address) >= 8 * 16 - 4 * 8, 60)
                 process.send_signal(signal.SIGTERM)
                 answers = list(answers)
                 _, errors = process.communicate(timeout=60)

@@ -10,7 +10,8 @@ TOLERANCE = 1e-5
 SCRIPT = """
 import os, sys
 if os.environ["KERAS_BACKEND"] == "jax":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = flags + " --xla_force_host_platform_device_count=2"
 else:
     import tensorflow as tf
     (cpu,) = tf.config.list_physical_devices("CPU")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from galip_keras.console import progress_bar
 from galip_keras.metrics import protocol
 from galip_keras.metrics.config import METRICS
 from galip_keras.metrics.features import Extractor, build_extractor
@@ -228,11 +227,10 @@ def _with_progress(
     images: ImageSet, description: str, is_shown: bool
 ) -> Iterator[list[np.ndarray]]:
     is_short = images.count <= BATCH_SIZE
-    with tqdm(
+    with progress_bar(
         total=images.count,
         desc=description,
         unit=" images",
-        file=sys.stderr,
         disable=not is_shown or is_short or "TQDM_DISABLE" in os.environ,
     ) as bar:
         for batch in images.batches():

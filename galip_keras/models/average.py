@@ -14,8 +14,10 @@ _RAMP = 0.05
 
 def clone_frozen(generator: MateG) -> MateG:
     """Copy a generator: same weights, same CLIP, not trainable."""
-    config = {**generator.get_config(), "clip": generator.clip}
-    clone = type(generator)(**{**config, "name": f"averaged_{generator.name}"})
+    # That of a preset is an average itself.
+    name = f"averaged_{generator.name.removeprefix('averaged_')}"
+    config = {**generator.get_config(), "clip": generator.clip, "name": name}
+    clone = type(generator)(**config)
     copy_weights(_pairs(clone, generator))
     clone.trainable = False
     return clone

@@ -68,6 +68,9 @@ def test_average_begins_as_the_generator_on_the_same_clip():
     assert all(same(own(average), own(model.generator)))
     assert len(model.trainable_variables) == len(plain.trainable_variables)
     assert not average.trainable_variables
+    # A preset's generator is an average itself when training goes on from it.
+    again = GALIP(average, plain.discriminator, average=True).averaged_generator
+    assert again.name == average.name != plain.generator.name
     # It has its own memory.
     model.generator.trainable_variables[0].assign_add(
         np.ones(model.generator.trainable_variables[0].shape)

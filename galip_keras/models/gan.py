@@ -44,6 +44,9 @@ class GALIP(keras.Model):
         range_weight: float. Weight of the squared distance of pixels to [-1, 1] in the
             generator's loss. The paper has no such term, but a small CLIP is easily
             fooled by colours outside the range.
+        energy_weight: float. Weight of `losses.energy_score` in the generator's loss.
+            If it is not 0, a step generates two images of every second caption instead
+            of one of each. The paper has no such term.
         augmentation: sequence of strings from `galip_keras.models.augmentation.KINDS`.
             Differentiable changes of real and generated images before CLIP extracts
             the discriminator's features. None by default.
@@ -93,6 +96,7 @@ class GALIP(keras.Model):
         similarity_weight: float = 4.0,
         penalty_weight: float = 2.0,
         range_weight: float = 0.0,
+        energy_weight: float = 0.0,
         augmentation: Sequence[str] = (),
         seed: int = 0,
         name: str = "galip",
@@ -107,9 +111,10 @@ class GALIP(keras.Model):
         )
         self.averaged_generator = clone_frozen(generator) if average else None
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.trackers = [
-            keras.metrics.Mean(name=name) for name in (*losses.TERMS, *_GRADIENT_NORMS)
-        ]
+        reported = [*losses.TERMS, *_GRADIENT_NORMS]
+        if energy_weight:
+            reported.append(losses.ENERGY)
+        self.trackers = [keras.metrics.Mean(name=name) for name in reported]
 
         # === Weights ===
         # Optimizers do not count the steps that loss scaling skips.
@@ -122,6 +127,7 @@ class GALIP(keras.Model):
         self.similarity_weight = similarity_weight
         self.penalty_weight = penalty_weight
         self.range_weight = range_weight
+        self.energy_weight = energy_weight
         self.augmentation = augmentations.check_kinds(augmentation)
         self.seed = seed
 
@@ -197,22 +203,29 @@ class GALIP(keras.Model):
         mismatched = self._embed(data, "mismatched_embeddings", "mismatched_token_ids")
         noise = self._noise(data, ops.shape(text)[0])
         augment_real, augment_fake = self._augmenters(data, ops.shape(text)[0])
-        real_features = self.clip.extract_features(augment_real(data["images"]))
+        real_images, fake_text = augment_real(data["images"]), text
+        if self.energy_weight:
+            real_features, real = self.clip.extract_features_and_embed(real_images)
+            fake_text = losses.pair_up(text)
+        else:
+            real_features = self.clip.extract_features(real_images)
 
         def generate():
-            images = self.generator(noise, text)
-            out_of_range = losses.range_penalty(images)
+            images = self.generator(noise, fake_text)
+            others = [losses.range_penalty(images)]
             fakes = self.clip.extract_features_and_embed(augment_fake(images))
-            return (*fakes, out_of_range)
+            if self.energy_weight:
+                others.append(losses.energy_score(fakes[1], real))
+            return (*fakes, *others)
 
         # The only pass through generator and CLIP. The discriminator learns from its
         # outputs. Then the generator's loss is pulled back through the same pass.
         fakes, pull = backend.pullback(generate, self.generator.trainable_variables)
         fake_features = ops.stop_gradient(fakes[0])
         d_values = self._update_discriminator(
-            real_features, fake_features, text, mismatched
+            real_features, fake_features, text, mismatched, fake_text
         )
-        g_values = self._update_generator(fakes, text, pull)
+        g_values = self._update_generator(fakes, fake_text, pull)
         self.step.assign(self.step + 1)
         if self.averaged_generator is not None:
             update_average(
@@ -267,8 +280,8 @@ class GALIP(keras.Model):
     def _update_generator(self, fakes, text, pull):
         optimizer = self.optimizer.generator
 
-        def scaled_loss(features, embeddings, excess):
-            loss, terms = self.generator_loss(features, embeddings, text, excess)
+        def scaled_loss(features, embeddings, *others):
+            loss, terms = self.generator_loss(features, embeddings, text, *others)
             return optimizer.scale_loss(loss), terms
 
         (_, terms), cotangents = backend.value_and_input_gradient(scaled_loss, *fakes)
@@ -283,6 +296,7 @@ class GALIP(keras.Model):
         fake_features: Tensor,
         text_embeddings: Tensor,
         mismatched: Tensor | None = None,
+        fake_text: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the discriminator's loss and its terms.
 
@@ -294,6 +308,8 @@ class GALIP(keras.Model):
             mismatched: tensor of the same shape, of captions that are not true of the
                 real images. Defaults to `text_embeddings` rolled by one over the batch
                 of all devices.
+            fake_text: tensor of the same shape, of the captions of the generated
+                images. Defaults to `text_embeddings`.
 
         Returns:
             A tuple of the loss, a scalar, and a dict of its terms by name.
@@ -309,9 +325,11 @@ class GALIP(keras.Model):
         )
         if mismatched is None:
             mismatched = backend.roll(text_embeddings)
+        if fake_text is None:
+            fake_text = text_embeddings
         d_real = losses.hinge_real(logits)
         d_mismatch = losses.hinge_fake(self.discriminator.match(extracted, mismatched))
-        d_fake = losses.hinge_fake(self.discriminator(fake_features, text_embeddings))
+        d_fake = losses.hinge_fake(self.discriminator(fake_features, fake_text))
         penalty = losses.matching_aware_penalty(gradients, self.penalty_weight)
         terms = {
             "d_real": d_real,
@@ -327,6 +345,7 @@ class GALIP(keras.Model):
         fake_embeddings: Tensor,
         text_embeddings: Tensor,
         out_of_range: Tensor = 0.0,
+        energy_score: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the generator's loss and its terms.
 
@@ -336,6 +355,7 @@ class GALIP(keras.Model):
             fake_embeddings: tensor `(batch_size, embedding_dim)`, of the same images.
             text_embeddings: tensor `(batch_size, embedding_dim)`, one per image.
             out_of_range: scalar. The `losses.range_penalty` of the same images.
+            energy_score: scalar. Their `losses.energy_score`, if it counts.
 
         Returns:
             A tuple of the loss, a scalar, and a dict of its terms by name.
@@ -348,7 +368,11 @@ class GALIP(keras.Model):
             "out_of_range": out_of_range,
         }
         loss = g_adversarial - self.similarity_weight * similarity
-        return loss + self.range_weight * out_of_range, terms
+        loss = loss + self.range_weight * out_of_range
+        if energy_score is not None:
+            terms[losses.ENERGY] = energy_score
+            loss = loss + self.energy_weight * energy_score
+        return loss, terms
 
     def save_weights(
         self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any
@@ -384,6 +408,7 @@ class GALIP(keras.Model):
             "similarity_weight": self.similarity_weight,
             "penalty_weight": self.penalty_weight,
             "range_weight": self.range_weight,
+            "energy_weight": self.energy_weight,
             "augmentation": self.augmentation,
             "seed": self.seed,
             "name": self.name,

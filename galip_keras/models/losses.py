@@ -20,6 +20,8 @@ TERMS = (
     "similarity",
     "out_of_range",
 )
+# Reported after the others, and only if it has a weight.
+ENERGY = "energy_score"
 
 
 def hinge_real(logits: Tensor) -> Tensor:
@@ -58,6 +60,49 @@ def clip_similarity(image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor
     image_embeddings = ops.normalize(image_embeddings, axis=-1, epsilon=1e-8)
     text_embeddings = ops.normalize(text_embeddings, axis=-1, epsilon=1e-8)
     return ops.mean(ops.sum(image_embeddings * text_embeddings, axis=-1))
+
+
+def pair_up(x: Tensor) -> Tensor:
+    """Rows `(batch_size, ...)` of which each second one repeats the one before it."""
+    return ops.take(x, ops.arange(ops.shape(x)[0]) // 2 * 2, axis=0)
+
+
+def energy_score(fake_embeddings: Tensor, real_embeddings: Tensor) -> Tensor:
+    """Energy score of two images of a caption, given the real one.
+
+    The mean distance of both to the real image, less half of the distance of each
+    other. Its expectation is least if, and only if, the generated images of a caption
+    have the distribution of its real ones, although there is but one of these. Two
+    equal images fare worse than two that differ in what the caption leaves open.
+
+    Args:
+        fake_embeddings: tensor `(batch_size, embedding_dim)`, of generated images, in
+            pairs of a caption as `pair_up` arranges them.
+        real_embeddings: tensor `(batch_size, embedding_dim)`, of real images. Only the
+            first one of each pair counts.
+
+    Returns:
+        A scalar, the mean over the pairs. Distances are those of normalized embeddings.
+
+    Reference:
+        [DISCO Nets: DISsimilarity COefficient Networks](
+        https://arxiv.org/abs/1606.02556), section 3
+    """
+    even = ops.shape(fake_embeddings)[0] // 2 * 2
+    x, y, real = (
+        ops.normalize(each, axis=-1, epsilon=1e-8)
+        for each in (
+            fake_embeddings[:even:2],
+            fake_embeddings[1::2],
+            real_embeddings[:even:2],
+        )
+    )
+    return ops.mean(_distance(x, real) + _distance(y, real) - _distance(x, y)) / 2
+
+
+def _distance(x, y):
+    # The gradient of the root is infinite at 0.
+    return ops.sqrt(ops.sum(ops.square(x - y), axis=-1) + 1e-6)
 
 
 def range_penalty(images: Tensor) -> Tensor:

@@ -19,7 +19,12 @@ DISCRIMINATOR = "discriminator.weights.h5"
 TRAINING = "training.json"
 
 # Paper defaults.
-LOSS_WEIGHTS = {"similarity_weight": 4.0, "penalty_weight": 2.0, "range_weight": 0.0}
+LOSS_WEIGHTS = {
+    "similarity_weight": 4.0,
+    "penalty_weight": 2.0,
+    "range_weight": 0.0,
+    "energy_weight": 0.0,
+}
 PAPER = {"generator_lr": 1e-4, "discriminator_lr": 4e-4, **LOSS_WEIGHTS}
 
 
@@ -42,7 +47,8 @@ def own_settings(preset: str, init: str | None) -> dict[str, float]:
     if not path.is_file():
         return PAPER
     try:
-        own = json.loads(path.read_text())
+        # Presets of earlier versions lack it.
+        own = {"energy_weight": 0.0, **json.loads(path.read_text())}
         return {name: float(own[name]) for name in PAPER}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: repair or delete it") from error

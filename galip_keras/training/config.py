@@ -243,6 +243,15 @@ class TrainingConfig:
         unset="likewise, usually 0",
         is_fixed=True,
     )
+    energy_weight: float | None = _setting(
+        None,
+        "Weight, in the generator's loss, of the energy score of two images of a "
+        "caption, which keeps them as different as real ones.",
+        least=0,
+        unit="WEIGHT",
+        unset="likewise, usually 0",
+        is_fixed=True,
+    )
     augmentation: tuple[str, ...] | None = _setting(
         None,
         "Augment what the discriminator sees, for small datasets: a few thousand "

@@ -8,7 +8,7 @@ import tiny
 from keras.ops import convert_to_numpy
 from tiny import values
 
-from galip_keras.models.losses import range_penalty
+from galip_keras.models.losses import energy_score, pair_up, range_penalty
 from galip_keras.models.optimizers import adam
 from galip_keras.models.precision import set_precision
 
@@ -92,6 +92,23 @@ def test_range_weight_pulls_pixels_into_their_range(model):
         excess[weight] = history["out_of_range"]
     assert excess[0.0][0] == pytest.approx(excess[1e4][0], rel=1e-4)
     assert excess[1e4][-1] < 0.5 * excess[0.0][-1]
+
+
+def test_energy_weight_lowers_the_energy_score():
+    data = tiny.batch(6)
+    scores = {}
+    for weight in (1e-6, 1e3):
+        model = tiny.gan(energy_weight=weight)
+        model.compile(adam(1e-3), **tiny.FEW_STEPS)
+        text = model.clip.embed_text(data["token_ids"])
+        _, real = model.clip.extract_features_and_embed(data["images"])
+        images = model.generator(data["noise"], pair_up(text))
+        _, fake = model.clip.extract_features_and_embed(images)
+        history = model.fit(data, batch_size=6, shuffle=False, epochs=8, verbose=0)
+        scores[weight] = history.history["energy_score"]
+        expected = float(energy_score(fake, real))
+        assert scores[weight][0] == pytest.approx(expected, rel=1e-3)
+    assert scores[1e3][-1] < 0.9 * scores[1e-6][-1]
 
 
 # Eager steps are slow on JAX. `test_run.py` checks the same on every backend.

@@ -35,3 +35,34 @@ def test_similarity_is_the_cosine():
     text = ops.convert_to_tensor([[-5.0, 0.0], [2.0, 0.0]])
     similarity = losses.clip_similarity(images, text)
     assert float(similarity) == pytest.approx((-1 + 0.5**0.5) / 2)
+
+
+def test_pairs_share_a_row():
+    rows = ops.convert_to_tensor([[1.0], [2.0], [3.0], [4.0], [5.0]])
+    np.testing.assert_array_equal(losses.pair_up(rows), [[1], [1], [3], [3], [5]])
+
+
+def test_energy_score():
+    real = ops.convert_to_tensor([[5.0, 0.0], [9.0, 9.0], [0.0, 2.0], [7.0, 1.0]])
+    fake = ops.convert_to_tensor([[0.0, 1.0], [3.0, 0.0], [0.0, 1.0], [0.0, -4.0]])
+    # Distances to the real image √2, 0 and 0, 2, of the pairs √2 and 2.
+    assert float(losses.energy_score(fake, real)) == pytest.approx(0, abs=3e-3)
+    fake = ops.convert_to_tensor([[0.0, 1.0]] * 4 + [[1.0, 0.0]])
+    real = ops.concatenate([real, real[:1]], axis=0)
+    score = losses.energy_score(fake, real)
+    assert float(score) == pytest.approx(2**0.5 / 2, abs=1e-3)
+
+
+def test_energy_score_is_least_for_the_distribution_of_the_data():
+    rng = np.random.default_rng(0)
+
+    def images(spread, size=20_000):
+        centre = np.zeros((size, 8))
+        centre[:, 0] = 1
+        images = centre + spread * rng.standard_normal((size, 8))
+        return ops.convert_to_tensor(images.astype("float32"))
+
+    real = images(0.3)
+    scores = [float(losses.energy_score(images(s), real)) for s in (0.1, 0.3, 0.6)]
+    assert np.argmin(scores) == 1
+    assert min(scores[0], scores[2]) > 1.02 * scores[1]

@@ -197,6 +197,10 @@ def test_fine_tuning_goes_on_with_the_rates_and_weights(copy, data, tmp_path):
     plan = train(**settings, generator_lr=2e-5)
     expected = {**own, "range_weight": 3.0, "generator_lr": 2e-5}
     assert {name: plan[name] for name in own} == expected
+    # A preset of an earlier version.
+    assert own.pop("energy_weight") == 0
+    path.write_text(json.dumps(own))
+    assert train(**settings)["energy_weight"] == 0
     path.write_text("[]")
     with pytest.raises(ValueError, match=r"training\.json is damaged"):
         train(**settings)

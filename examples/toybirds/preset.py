@@ -42,7 +42,7 @@ sentences. It ships with galip-keras and is the default of its commands:
   ten captions each.
 - Training: {steps} steps of {batch_size} pictures, learning rates {generator_lr:g} and
   {discriminator_lr:g}, similarity weight {similarity_weight:g}, range weight
-  {range_weight:g}, seed {seed}{before}.
+  {range_weight:g}, energy weight {energy_weight:g}, seed {seed}{before}.
 - Licence: Apache 2.0, the weights too.
 
 ## Figures

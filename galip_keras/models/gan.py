@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,12 +22,13 @@ from galip_keras.models.optimizers import (
     scale_losses,
     unscaled_norm,
 )
+from galip_keras.models.weights import TrainedWeights
 
 _GRADIENT_NORMS = ("d_gradient_norm", "g_gradient_norm")
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
-class GALIP(keras.Model):
+class GALIP(TrainedWeights, keras.Model):
     """Generator and discriminator on one frozen CLIP, trained by `fit`.
 
     A training step updates the discriminator, and then the generator against the
@@ -373,32 +373,6 @@ class GALIP(keras.Model):
             terms[losses.ENERGY] = energy_score
             loss = loss + self.energy_weight * energy_score
         return loss, terms
-
-    def save_weights(
-        self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any
-    ) -> None:
-        """As in Keras, with both optimizers and without the frozen CLIP."""
-        keras.saving.save_weights(
-            self, filepath, overwrite, objects_to_skip=self._frozen_layers(), **kwargs
-        )
-
-    def load_weights(
-        self,
-        filepath: str | os.PathLike[str],
-        skip_mismatch: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        """As in Keras, from a file that `save_weights` wrote."""
-        keras.saving.load_weights(
-            self,
-            filepath,
-            skip_mismatch,
-            objects_to_skip=self._frozen_layers(),
-            **kwargs,
-        )
-
-    def _frozen_layers(self):
-        return list(self.clip._flatten_layers())
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -22,6 +22,7 @@ from galip_keras.console import say
 from galip_keras.metrics import classifier
 from galip_keras.models import architectures
 from galip_keras.presets.loading import load_model
+from galip_keras.training.config import settings
 
 FIGURES = Path(__file__).with_suffix(".json")
 CLIP = Path(__file__).with_name("clip")
@@ -52,7 +53,7 @@ VARIANTS = {
 }
 
 
-def train(variant, run, **settings):
+def train(variant, run, **options):
     spec = architectures.ARCHITECTURES["galip_small"]
     changed = {
         name: {**spec[name], **variant.get(name, {})}
@@ -67,7 +68,7 @@ def train(variant, run, **settings):
         resume=True,
         batch_size=BATCH_SIZE,
         hard_mismatches=0.5,
-        **settings,
+        **options,
     )
     return load_model(str(run))
 
@@ -88,25 +89,30 @@ def table(results):
 @click.option("--clip", default=str(CLIP), metavar="FOLDER")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
 @click.option("--steps", type=click.IntRange(min=1), default=3750, show_default=True)
-@click.option("--precision", default="float32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(settings()["precision"].choices),
+    default="float32",
+    show_default=True,
+)
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-def main(out, data_dir, **settings):
+def main(out, data_dir, **options):
     builder = datasets.prepare("toybirds", data_dir)
     judge = classifier.load()
     pictures, _, texts = load(builder, "test")
     captions = [text[0] for text in texts]
-    real, labels = read(judge, middle(pictures))
+    real, shown = read(judge, middle(pictures))
     results = {}
     for name, variant in VARIANTS.items():
         say(f"{name}:")
         run = out / name.replace(" ", "-")
-        model = train(variant, run, data_dir=data_dir, **settings)
+        model = train(variant, run, data_dir=data_dir, **options)
         features, found = read(judge, generate(model, captions))
         results[name] = {
             "followed": followed(captions, found),
             "frechet": frechet(features, real),
-            "entropy": np.mean(list(variety(model, judge, labels).values())),
+            "entropy": np.mean(list(variety(model, judge, shown).values())),
         }
         FIGURES.write_text(to_json(results))
         keras.backend.clear_session()

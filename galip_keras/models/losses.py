@@ -57,9 +57,8 @@ def matching_aware_penalty(gradients: Sequence[Tensor], weight: float = 2.0) -> 
 
 def clip_similarity(image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
     """Mean cosine similarity of two batches `(batch_size, embedding_dim)`."""
-    image_embeddings = ops.normalize(image_embeddings, axis=-1, epsilon=1e-8)
-    text_embeddings = ops.normalize(text_embeddings, axis=-1, epsilon=1e-8)
-    return ops.mean(ops.sum(image_embeddings * text_embeddings, axis=-1))
+    products = _normalize(image_embeddings) * _normalize(text_embeddings)
+    return ops.mean(ops.sum(products, axis=-1))
 
 
 def pair_up(x: Tensor) -> Tensor:
@@ -71,9 +70,10 @@ def energy_score(fake_embeddings: Tensor, real_embeddings: Tensor) -> Tensor:
     """Energy score of two images of a caption, given the real one.
 
     The mean distance of both to the real image, less half of the distance of each
-    other. Its expectation is least if, and only if, the generated images of a caption
-    have the distribution of its real ones, although there is but one of these. Two
-    equal images fare worse than two that differ in what the caption leaves open.
+    other. Its expectation is least if, and only if, the embeddings of a caption's
+    generated images are distributed as those of its real ones, although there is but
+    one of these. Two equal images fare worse than two that differ in what the caption
+    leaves open.
 
     Args:
         fake_embeddings: tensor `(batch_size, embedding_dim)`, of generated images, in
@@ -86,18 +86,17 @@ def energy_score(fake_embeddings: Tensor, real_embeddings: Tensor) -> Tensor:
 
     Reference:
         [DISCO Nets: DISsimilarity COefficient Networks](
-        https://arxiv.org/abs/1606.02556), section 3
+        https://arxiv.org/abs/1606.02556)
     """
     even = ops.shape(fake_embeddings)[0] // 2 * 2
-    x, y, real = (
-        ops.normalize(each, axis=-1, epsilon=1e-8)
-        for each in (
-            fake_embeddings[:even:2],
-            fake_embeddings[1::2],
-            real_embeddings[:even:2],
-        )
-    )
+    x = _normalize(fake_embeddings[:even:2])
+    y = _normalize(fake_embeddings[1::2])
+    real = _normalize(real_embeddings[:even:2])
     return ops.mean(_distance(x, real) + _distance(y, real) - _distance(x, y)) / 2
+
+
+def _normalize(x):
+    return ops.normalize(x, axis=-1, epsilon=1e-8)
 
 
 def _distance(x, y):

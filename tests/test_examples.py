@@ -11,6 +11,7 @@ import tiny
 from click.testing import CliRunner
 
 from galip_keras import FrozenCLIP, GALIPTextToImage, GALIPTextToImagePreprocessor
+from galip_keras.datasets.toybirds import birds as toybirds
 from galip_keras.models.architectures import ARCHITECTURES
 from galip_keras.models.random_clip import random_clip
 
@@ -55,6 +56,32 @@ def packed(gpu, tmp_path):
     captions = [["a red bird", f"{number}"] for number in range(4)]
     gpu.pack(clip, preprocessor, images, captions, tmp_path / "data.npz")
     return tmp_path
+
+
+@pytest.fixture
+def named_colors(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import birds
+
+    yield birds.named_colors
+    del sys.modules["birds"]
+
+
+@pytest.mark.fast
+def test_named_colors_are_those_of_the_bird(named_colors):
+    seen = set()
+    for seed in range(300):
+        bird = toybirds.bird(seed)
+        for caption in toybirds.captions(bird, seed):
+            for name, color in named_colors(caption).items():
+                assert color == getattr(bird, name), caption
+                seen.add(name)
+    assert seen == {"body", "wing", "crown", "belly", "beak_color"}
+
+
+def test_lowered_wings_are_not_red(named_colors):
+    assert named_colors("a grey bird with lowered wings") == {"body": "grey"}
+    assert named_colors("a bird with lowered red wings") == {"wing": "red"}
 
 
 def test_batches_are_the_same_after_a_resume(gpu, packed):

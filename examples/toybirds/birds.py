@@ -11,7 +11,7 @@ from galip_keras.datasets.toybirds import birds
 SIZE = 64
 _STORED = 76  # pictures are stored at twice this size
 
-_COLOR = f"({'|'.join(birds.COLORS)})"
+_COLOR = rf"\b({'|'.join(birds.COLORS)})"
 _COLORS = {
     "body": f"{_COLOR} (?:bird|body)",
     "wing": f"{_COLOR} wings",

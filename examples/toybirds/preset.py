@@ -40,9 +40,7 @@ sentences. It ships with galip-keras and is the default of its commands:
   on the same birds.
 - Data: the 10,000 birds of the training split of `toybirds`, which galip-keras draws,
   ten captions each.
-- Training: {steps} steps of {batch_size} pictures, learning rates {generator_lr:g} and
-  {discriminator_lr:g}, similarity weight {similarity_weight:g}, range weight
-  {range_weight:g}, energy weight {energy_weight:g}, seed {seed}{before}.
+- {made}{before}
 - Licence: Apache 2.0, the weights too.
 
 ## Figures
@@ -97,19 +95,17 @@ def main(run, data_dir):
         model = load_model(folder)
         measured = figures(model, classifier.load(), builder)
         FIGURES.write_text(to_json(measured))
-        last = (run / "metrics.jsonl").read_text().splitlines()[-1]
+        newest = max((run / "checkpoints").glob("step_*"))
         config = json.loads((run / "config.json").read_text())
+        known = {name: config[name] for name in settings() if name in config}
+        step = int(newest.name.removeprefix("step_"))
+        origin = origin_of(run, TrainingConfig(**known), num_examples(builder), step)
         facts = {
-            **config,
-            "before": "; earlier runs came before it" if config["init"] else "",
-            "steps": json.loads(last)["step"],
+            **origin,
+            "before": " Earlier runs came before it." if config["init"] else "",
             **describe(model),
             "figures": table(measured),
         }
-        known = {name: config[name] for name in settings() if name in config}
-        origin = origin_of(
-            run, TrainingConfig(**known), num_examples(builder), facts["steps"]
-        )
         (folder / card.ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
         (folder / card.CARD).write_text(CARD.format(**facts))
 

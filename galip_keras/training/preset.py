@@ -14,6 +14,7 @@ from galip_keras.models.text_to_image import GALIPTextToImage
 from galip_keras.presets import card
 from galip_keras.presets.fine_tuning import (
     DISCRIMINATOR,
+    LOSS_WEIGHTS,
     PAPER,
     TRAINING,
 )
@@ -61,13 +62,16 @@ def origin_of(
     dataset = config.dataset_name
     if dataset in ("hf", "tfds"):
         dataset = config.dataset
+    weights = (
+        f"{name.replace('_', ' ')} {getattr(config, name):g}" for name in LOSS_WEIGHTS
+    )
     return {
         "title": folder.name,
         "made": f"{'Fine-tuned from' if config.init else 'The architecture'} "
         f"`{start}`, trained with galip-keras {__version__}: {step:,} steps of "
-        f"{config.images_per_update} images, learning rates {config.generator_lr:g} "
-        f"and {config.discriminator_lr:g}, similarity weight "
-        f"{config.similarity_weight:g}, seed {config.seed}.",
+        f"{config.images_per_update} images, {config.schedule} learning "
+        f"rates {config.generator_lr:g} and {config.discriminator_lr:g}, "
+        f"{', '.join(weights)}, seed {config.seed}.",
         "data": f"{num_images:,} captioned images of `{dataset}`.",
         "clip": f"that of `{start}`" if config.init or not clip else _clip(clip),
         "figures": last_figures(folder),

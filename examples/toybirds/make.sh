@@ -10,7 +10,7 @@ python examples/toybirds/probe.py examples/toybirds/clip --json runs/probe.json
 [ -f galip_keras/presets/toybirds_classifier.weights.h5 ] ||
     python examples/toybirds/classifier.py
 galip train --dataset toybirds --preset galip_small --clip examples/toybirds/clip \
-    --steps 62500 --batch-size 16 --hard-mismatches 0.5 --average 10000 \
-    --save-every 250 --sample-every 1250 --run runs/toybirds --resume
+    --steps 50000 --schedule cosine --batch-size 16 --hard-mismatches 0.5 \
+    --average 10000 --save-every 250 --sample-every 1250 --run runs/toybirds --resume
 python examples/toybirds/preset.py runs/toybirds
 galip sample "a red bird" --out examples/toybirds

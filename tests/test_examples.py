@@ -67,7 +67,6 @@ def named_colors(monkeypatch):
     del sys.modules["birds"]
 
 
-@pytest.mark.fast
 def test_named_colors_are_those_of_the_bird(named_colors):
     seen = set()
     for seed in range(300):

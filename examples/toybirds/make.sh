@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-# The CLIP lies beside this script while the run on it goes on. Without it:
+# The CLIP lies beside this script. Without it:
 # python examples/toybirds/clip.py --out examples/toybirds/clip
 python examples/toybirds/probe.py examples/toybirds/clip --json runs/probe.json
 [ -f galip_keras/presets/toybirds_classifier.weights.h5 ] ||

@@ -100,6 +100,7 @@ def main(run, data_dir):
         known = {name: config[name] for name in settings() if name in config}
         step = int(newest.name.removeprefix("step_"))
         origin = origin_of(run, TrainingConfig(**known), num_examples(builder), step)
+        origin["title"] = "toybirds"
         facts = {
             **origin,
             "before": " Earlier runs came before it." if config["init"] else "",

@@ -14,7 +14,6 @@ import click
 from evaluate import figures, to_json
 
 from galip_keras import datasets
-from galip_keras.datasets.pipeline import num_examples
 from galip_keras.files import write_folder
 from galip_keras.metrics import classifier
 from galip_keras.models.architectures import preset_folder
@@ -22,8 +21,6 @@ from galip_keras.presets import card
 from galip_keras.presets.loading import find_preset, load_model
 from galip_keras.presets.precision import halve
 from galip_keras.presets.sizes import describe
-from galip_keras.training.config import TrainingConfig, settings
-from galip_keras.training.preset import origin_of
 
 FIGURES = Path(__file__).with_name("figures.json")
 
@@ -95,15 +92,12 @@ def main(run, data_dir):
         model = load_model(folder)
         measured = figures(model, classifier.load(), builder)
         FIGURES.write_text(to_json(measured))
-        newest = max((run / "checkpoints").glob("step_*"))
-        config = json.loads((run / "config.json").read_text())
-        known = {name: config[name] for name in settings() if name in config}
-        step = int(newest.name.removeprefix("step_"))
-        origin = origin_of(run, TrainingConfig(**known), num_examples(builder), step)
+        origin = json.loads((folder / card.ORIGIN).read_text())
         origin["title"] = "toybirds"
+        earlier = json.loads((run / "config.json").read_text())["init"]
         facts = {
             **origin,
-            "before": " Earlier runs came before it." if config["init"] else "",
+            "before": " Earlier runs came before it." if earlier else "",
             **describe(model),
             "figures": table(measured),
         }

@@ -41,21 +41,14 @@ def write_preset(folder: Path, plan: Plan, model: GALIPTextToImage, gan: GALIP) 
         own = {name: getattr(config, name) for name in PAPER}
         (temporary / TRAINING).write_text(json.dumps(own, indent=2) + "\n")
         step = training_step(gan)
-        origin = origin_of(folder.parent, config, plan.num_images, step)
+        origin = _origin(folder.parent, config, plan.num_images, step)
         card.write(temporary, describe(model), origin, earlier=folder)
 
 
-def origin_of(
+def _origin(
     folder: Path, config: TrainingConfig, num_images: int, step: int
 ) -> dict[str, Any]:
-    """Where a run's preset comes from, for its card. It names no path.
-
-    Args:
-        folder: path. The run folder.
-        config: a `galip_keras.TrainingConfig`.
-        num_images: int. Images that it was trained on.
-        step: int. The training step of the weights.
-    """
+    """Where a run's preset comes from, for its card. It names no path."""
     start = _short(config.init or config.preset)
     architecture = ARCHITECTURES.get(config.preset, {})
     clip = config.clip or architecture.get("clip", "")

@@ -39,9 +39,11 @@ class Setting:
             values = {value} if isinstance(value, str) else set(value)
             if not values <= set(self.choices):
                 raise ValueError(f"{name} must be one of {', '.join(self.choices)}")
-        elif self.least is not None and not self.least <= value < math.inf:
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, not {value}")
+        elif self.least is not None and value < self.least:
             raise ValueError(f"{name} must be at least {self.least}, not {value}")
-        elif self.above is not None and not self.above < value < math.inf:
+        elif self.above is not None and value <= self.above:
             raise ValueError(f"{name} must be more than {self.above}, not {value}")
         if self.most is not None and value > self.most:
             raise ValueError(f"{name} must be at most {self.most}, not {value}")

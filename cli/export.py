@@ -56,7 +56,7 @@ def export(model, file_format, quantize, out):
     size = sum(file["bytes"] for file in manifest["files"].values())
     click.echo(
         f"{size / 1e6:.1f} MB. On eight prompts, pixels differ by at most "
-        f"{check['pixel_difference']:.0f} grey levels of 255 ({check['psnr']:.0f} dB), "
+        f"{check['pixel_difference']:.0f} of 255 grey levels ({check['psnr']:.0f} dB), "
         f"embeddings by {check['embedding_difference']:.1g}.",
         err=True,
     )

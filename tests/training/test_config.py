@@ -137,7 +137,7 @@ def test_a_hundred_epochs_without_steps():
         ({"epochs": 1, "steps": 1}, "epochs or steps, not both"),
         ({"batch_size": 1}, "batch_size must be at least 2, not 1"),
         ({"seed": 2**31}, "seed must be at most 2147483647"),
-        ({"similarity_weight": float("nan")}, "similarity_weight must be finite, not nan"),
+        ({"energy_weight": float("nan")}, "energy_weight must be finite, not nan"),
         ({"range_weight": float("inf")}, "range_weight must be finite, not inf"),
         ({"generator_lr": 0}, "generator_lr must be more than 0, not 0"),
         ({"precision": "float64"}, "precision must be one of float32, "),

@@ -8,6 +8,7 @@ them, and how, stands in figures.json here and on their card.
 
 import json
 import shutil
+import textwrap
 from pathlib import Path
 
 import click
@@ -37,7 +38,7 @@ sentences. It ships with galip-keras and is the default of its commands:
   on the same birds.
 - Data: the 10,000 birds of the training split of `toybirds`, which galip-keras draws,
   ten captions each.
-- {made}{before}
+{made}
 - Licence: Apache 2.0, the weights too.
 
 ## Figures
@@ -94,10 +95,11 @@ def main(run, data_dir):
         FIGURES.write_text(to_json(measured))
         origin = json.loads((folder / card.ORIGIN).read_text())
         origin["title"] = "toybirds"
-        earlier = json.loads((run / "config.json").read_text())["init"]
+        made = f"- {origin['made']}"
+        if json.loads((run / "config.json").read_text())["init"]:
+            made += " Earlier runs came before it."
         facts = {
-            **origin,
-            "before": " Earlier runs came before it." if earlier else "",
+            "made": textwrap.fill(made, 88, subsequent_indent="  "),
             **describe(model),
             "figures": table(measured),
         }

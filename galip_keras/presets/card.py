@@ -39,8 +39,8 @@ images = model.generate(["a bird"], seed=0)  # uint8 (1, {size}, {size}, 3)
 ## Model
 
 A [GALIP](https://arxiv.org/abs/2301.12959) for images of {size}x{size} pixels, with
-{generator:,} trained parameters on a frozen CLIP of {clip:,}: {clip_source}, {layers}
-blocks of width {width} on {grid}x{grid} patches.
+{generator:,} parameters on a frozen CLIP of {clip:,}: {clip_source}, {layers} blocks of
+width {width} on {grid}x{grid} patches.
 
 ## Data
 

@@ -16,6 +16,7 @@ def describe(model: GALIPTextToImage) -> dict[str, Any]:
     """Sizes and parameter counts of a `GALIPTextToImage`, as plain values."""
     generator, clip = model.backbone.generator, model.backbone.clip
     discriminator = MateD.for_clip(clip)
+    num_frozen = num_parameters(clip.variables)
     return {
         "image_size": generator.image_size,
         "latent_dim": generator.latent_dim,
@@ -28,9 +29,10 @@ def describe(model: GALIPTextToImage) -> dict[str, Any]:
         "clip_embedding_dim": clip.embedding_dim,
         "clip_feature_layers": list(clip.feature_layers),
         "clip_pixel_scaling": clip.pixel_scaling,
-        "generator_parameters": num_parameters(generator.trainable_variables),
+        # An averaged generator has no trainable variables.
+        "generator_parameters": num_parameters(generator.variables) - num_frozen,
         "discriminator_parameters": num_parameters(discriminator.trainable_variables),
-        "clip_parameters_frozen": num_parameters(clip.variables),
+        "clip_parameters_frozen": num_frozen,
     }
 
 

@@ -120,6 +120,9 @@ def test_the_card_of_a_run(run, data):
     assert "4 steps of " in text
     assert "captioned images of `circles`" in text
     assert "random weights" in text
+    backbone = load_model(str(run.folder)).backbone
+    own = backbone.count_params() - backbone.clip.count_params()
+    assert f"{own:,} parameters on a frozen CLIP" in text
     assert str(run.folder) not in text
     assert str(data["data_dir"]) not in text
     figures = card.read_origin(run.folder / "preset")["figures"]

@@ -9,10 +9,10 @@ from galip_keras.datasets import FOLDER_OPTIONS
 from galip_keras.training.config import settings
 
 
-def _number(context, parameter, value):
-    # NaN passes every range check.
-    if math.isnan(value):
-        raise click.UsageError(f"{parameter.opts[0]} is not a number.")
+def finite(context, parameter, value):
+    """Refuse what passes range checks and is no number to compute with."""
+    if value is not None and not math.isfinite(value):
+        raise click.UsageError(f"{parameter.opts[0]} must be finite, not {value}.")
     return value
 
 
@@ -67,7 +67,7 @@ MODEL = click.option(
 TRUNCATION = click.option(
     "--truncation",
     type=click.FloatRange(0, 10),
-    callback=_number,
+    callback=finite,
     default=1.0,
     show_default=True,
     help="Factor of the noise: less than 1 gives more typical, less varied images.",

@@ -6,6 +6,7 @@ import signal
 
 import click
 
+from galip_cli.options import finite
 from galip_cli.quiet import quiet_imports
 from galip_keras.training.config import TrainingConfig
 
@@ -92,6 +93,7 @@ def _option(field):
         is_open = setting.above is not None
         least = setting.above if is_open else setting.least
         details["type"] = click.FloatRange(least, setting.most, min_open=is_open)
+        details["callback"] = finite
     return click.option(
         option_name(field),
         field.name,

@@ -64,6 +64,8 @@ def test_help_shows_two_examples(galip, command):
         ["train", "--dataset", "folder:x", "--steps", "0"],
         ["train", "--dataset", "folder:x", "--num-processes", "2"],
         ["train", "--dataset", "folder:x", "--coordinator", "localhost:1"],
+        ["train", "--dataset", "toybirds", "--energy-weight", "nan"],
+        ["train", "--dataset", "toybirds", "--generator-lr", "inf"],
     ],
 )
 def test_wrong_usage(error, args):

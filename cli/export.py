@@ -55,9 +55,9 @@ def export(model, file_format, quantize, out):
     check = manifest["check"]
     size = sum(file["bytes"] for file in manifest["files"].values())
     click.echo(
-        f"{size / 1e6:.1f} MB. On eight prompts, pixels differ by at most "
-        f"{check['pixel_difference']:.0f} of 255 grey levels ({check['psnr']:.0f} dB), "
-        f"embeddings by {check['embedding_difference']:.1g}.",
+        f"{size / 1e6:.1f} MB. On eight prompts, pixels differ from the model's "
+        f"by at most {check['pixel_difference']:.0f} of 255 grey levels "
+        f"({check['psnr']:.0f} dB), embeddings by {check['embedding_difference']:.1g}.",
         err=True,
     )
     click.echo(out)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The model that ships as toybirds, from nothing. Days on two cores; start it again
-# where it was interrupted.
+# A model like the one that ships as toybirds, from nothing. Days on two cores; start it
+# again where it was interrupted.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -35,7 +35,7 @@ sentences. It ships with galip-keras and is the default of its commands:
 - Generator: {generator_parameters:,} parameters.
 - CLIP, frozen: {clip_parameters_frozen:,} parameters, {clip_num_layers} blocks of width
   {clip_hidden_dim} on {clip_grid_size}x{clip_grid_size} patches, trained from scratch
-  on the same birds.
+  on the birds below and 30,000 others.
 - Data: the 10,000 birds of the training split of `toybirds`, which galip-keras draws,
   ten captions each.
 {made}

@@ -29,15 +29,21 @@ def join(grids):
 @click.command(help=__doc__.splitlines()[0])
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
-@click.option("--steps", default="100,300,1000", show_default=True)
+@click.option("--steps", help="Of which samples.  [default: first, middle, last]")
 @click.option("--data-dir", metavar="DIR", help="Where prepared data sets live.")
 def main(run, out, steps, data_dir):
     out.mkdir(parents=True, exist_ok=True)
     draw_curves(run / "metrics.jsonl", out / "curves.png")
-    paths = [run / "samples" / f"step_{int(step):06d}.png" for step in steps.split(",")]
-    missing = [path.name for path in paths if not path.exists()]
-    if missing:
+    found = sorted((run / "samples").glob("step_*.png"))
+    paths = [
+        run / "samples" / f"step_{int(x):06d}.png"
+        for x in (steps or "").split(",")
+        if x
+    ]
+    missing = [path.name for path in paths if path not in found]
+    if missing or not found:
         raise click.UsageError(f"{run} has no samples {', '.join(missing)}")
+    paths = paths or [found[i] for i in (0, len(found) // 2, -1)]
     grids = [np.asarray(Image.open(path)) for path in paths]
     size = grids[0].shape[0] // COLUMNS
     builder = datasets.prepare("toybirds", data_dir)

@@ -21,7 +21,7 @@ _GRID = 6
 _CURVES = {
     "discriminator losses": ("d_real", "d_mismatch", "d_fake"),
     "gradient penalty": ("gradient_penalty",),
-    "adversarial generator loss": ("g_adversarial",),
+    "generator losses": ("g_adversarial", "energy_score"),
     "similarity to the caption": ("similarity", "clip_score"),
     "distance from samples to real images": ("cmmd",),
     "gradient norms": ("d_gradient_norm", "g_gradient_norm"),

@@ -34,16 +34,17 @@ def join(grids):
 def main(run, out, steps, data_dir):
     out.mkdir(parents=True, exist_ok=True)
     draw_curves(run / "metrics.jsonl", out / "curves.png")
-    found = sorted((run / "samples").glob("step_*.png"))
-    paths = [
-        run / "samples" / f"step_{int(x):06d}.png"
-        for x in (steps or "").split(",")
-        if x
-    ]
-    missing = [path.name for path in paths if path not in found]
-    if missing or not found:
-        raise click.UsageError(f"{run} has no samples {', '.join(missing)}")
-    paths = paths or [found[i] for i in (0, len(found) // 2, -1)]
+    paths = sorted((run / "samples").glob("step_*.png"))
+    if steps:
+        names = {f"step_{int(step):06d}.png" for step in steps.split(",")}
+        missing = names.difference(path.name for path in paths)
+        if missing:
+            raise click.UsageError(f"{run} has no samples {', '.join(sorted(missing))}")
+        paths = [path for path in paths if path.name in names]
+    elif not paths:
+        raise click.UsageError(f"{run} has no samples")
+    else:
+        paths = [paths[i] for i in (0, len(paths) // 2, -1)]
     grids = [np.asarray(Image.open(path)) for path in paths]
     size = grids[0].shape[0] // COLUMNS
     builder = datasets.prepare("toybirds", data_dir)

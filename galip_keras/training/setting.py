@@ -31,6 +31,11 @@ class Setting:
     unset: str = ""
     is_fixed: bool = False
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the values are numbers that have a least one."""
+        return self.least is not None or self.above is not None
+
     def check(self, name: str, value: Any) -> None:
         """Raise a ValueError where a value is not allowed."""
         if value is None:
@@ -39,7 +44,7 @@ class Setting:
             values = {value} if isinstance(value, str) else set(value)
             if not values <= set(self.choices):
                 raise ValueError(f"{name} must be one of {', '.join(self.choices)}")
-        elif isinstance(value, float) and not math.isfinite(value):
+        elif self.is_bounded and not abs(value) < math.inf:
             raise ValueError(f"{name} must be finite, not {value}")
         elif self.least is not None and value < self.least:
             raise ValueError(f"{name} must be at least {self.least}, not {value}")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import click
+import numpy as np
 import pytest
 
 from galip_keras import datasets
@@ -137,7 +138,9 @@ def test_a_hundred_epochs_without_steps():
         ({"epochs": 1, "steps": 1}, "epochs or steps, not both"),
         ({"batch_size": 1}, "batch_size must be at least 2, not 1"),
         ({"seed": 2**31}, "seed must be at most 2147483647"),
-        ({"energy_weight": float("nan")}, "energy_weight must be finite, not nan"),
+        ({"similarity_weight": float("nan")}, "similarity_weight must be finite"),
+        ({"energy_weight": np.float32("nan")}, "energy_weight must be finite, not nan"),
+        ({"steps": 10**400 * -1}, "steps must be at least 1, not -1000"),
         ({"range_weight": float("inf")}, "range_weight must be finite, not inf"),
         ({"generator_lr": 0}, "generator_lr must be more than 0, not 0"),
         ({"precision": "float64"}, "precision must be one of float32, "),

@@ -32,9 +32,6 @@ def _no_collection():
 
 @contextlib.contextmanager
 def _quiet():
-    if not sys.stderr.isatty():
-        # Progress bars in a log file are noise; tensorflow-datasets draws them.
-        os.environ.setdefault("TQDM_DISABLE", "1")
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         yield
         return

@@ -225,6 +225,4 @@ def _warn_of_unknown_words(words):
 def _progress(count):
     from galip_keras.console import progress_bar
 
-    return progress_bar(
-        total=count, desc="Images", unit=" images", disable=count <= _FEW
-    )
+    return progress_bar(count > _FEW, total=count, desc="Images", unit=" images")

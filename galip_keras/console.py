@@ -23,17 +23,27 @@ def say(message: str) -> None:
         tqdm.write(message, file=sys.stderr)
 
 
+def is_live() -> bool:
+    """Whether a person watches standard error: a terminal or a notebook, not a file."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
 def bar_interval() -> float:
     """Seconds between two states of a progress bar. A log file gets a line a minute."""
-    return 0.5 if sys.stderr.isatty() else 60.0
+    return 0.5 if is_live() else 60.0
 
 
-def progress_bar(**details: Any) -> tqdm:
+def progress_bar(is_shown: bool = True, **details: Any) -> tqdm:
     """Make a progress bar on standard error.
 
     Args:
+        is_shown: boolean. `False` for a bar that does nothing. The environment
+            variable `TQDM_DISABLE` of tqdm turns off the others.
         **details: arguments of `tqdm.auto.tqdm`.
     """
+    if not is_shown:
+        # Unless it is given, the environment decides.
+        details["disable"] = True
     return tqdm(
         mininterval=bar_interval(),
         file=sys.stderr,

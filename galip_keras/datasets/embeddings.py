@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from galip_keras.console import progress_bar
 from galip_keras.datasets import pipeline
 from galip_keras.models.clip import FrozenCLIP
 from galip_keras.models.text_encoder import embed_texts, text_encoder
@@ -121,12 +122,15 @@ def _write(
     embed: _Embed,
 ) -> None:
     files = [str(folder / Path(shard).name) for shard in shards]
-    with tfds.core.utils.tqdm(shards, desc="Embedding captions", unit=" shards") as bar:
-        for file, shard in zip(files, bar, strict=True):
+    with progress_bar(
+        total=len(shards), desc="Embedding captions", unit=" shards"
+    ) as bar:
+        for file, shard in zip(files, shards, strict=True):
             with tf.io.TFRecordWriter(file) as writer:
                 for embeddings in _of_shard(builder, shard, embed):
                     tensor = tf.io.serialize_tensor(embeddings.astype("float16"))
                     writer.write(tensor.numpy())
+            bar.update()
     (folder / _INDEX).write_text(json.dumps(_index(files, shards), indent=2))
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 from absl import logging
 
+from galip_keras.console import is_live
 from galip_keras.datasets import FOLDER_OPTIONS, summary
 from galip_keras.datasets.jpeg import Box, to_jpeg
 from galip_keras.images import ImageError, Source
@@ -339,9 +340,14 @@ def _clean(captions: list[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Drop what tensorflow-datasets prints and logs, except its progress bar."""
+    """Drop what tensorflow-datasets prints and logs, except its progress bars.
+
+    They are drawn one in another by moving the cursor, so a log file has none.
+    """
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
+    if not is_live():
+        tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield

@@ -226,12 +226,9 @@ def _store(statistics: Statistics, path: Path) -> None:
 def _with_progress(
     images: ImageSet, description: str, is_shown: bool
 ) -> Iterator[list[np.ndarray]]:
-    is_short = images.count <= BATCH_SIZE
+    is_long = images.count > BATCH_SIZE
     with progress_bar(
-        total=images.count,
-        desc=description,
-        unit=" images",
-        disable=not is_shown or is_short or "TQDM_DISABLE" in os.environ,
+        is_shown and is_long, total=images.count, desc=description, unit=" images"
     ) as bar:
         for batch in images.batches():
             yield batch

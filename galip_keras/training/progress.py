@@ -39,10 +39,10 @@ class Progress(keras.callbacks.Callback):
         self._interval = bar_interval()
         self._shown = time.monotonic() - self._interval
         self._bar = progress_bar(
+            backend.is_main(),
             initial=training_step(self.model),
             total=self.last,
             unit="step",
-            disable=not backend.is_main(),
         )
 
     def on_train_batch_end(

@@ -150,11 +150,13 @@ def _place():
     return choices.Place(keras.backend.backend(), is_cpu(), has_bfloat16())
 
 
-def should_jit(model: keras.Model) -> bool:
-    """Whether XLA saves more time than compiling takes."""
+def should_jit(model: keras.Model, is_varied: bool = False) -> bool:
+    """Whether XLA saves more time than compiling takes: see `choices.compiles`."""
     if not _verbs.can_jit():
         return False
-    return choices.compiles(_place(), model.compute_dtype, model.count_params())
+    return choices.compiles(
+        _place(), model.compute_dtype, model.count_params(), is_varied
+    )
 
 
 # Only JAX compiles what is not said to be compiled.

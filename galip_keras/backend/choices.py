@@ -58,17 +58,25 @@ def is_bfloat16_fast(place: Place) -> bool:
     return place.has_bfloat16 and not (place.backend == "jax" and place.is_cpu)
 
 
-def compiles(place: Place, dtype: str, num_parameters: int) -> bool:
+def compiles(
+    place: Place, dtype: str, num_parameters: int, is_varied: bool = False
+) -> bool:
     """Whether XLA saves more time than compiling takes.
 
     Args:
         place: a `Place`.
         dtype: string. What the model computes in.
         num_parameters: int. The size of the model.
+        is_varied: bool. Whether its inputs come in many shapes, as texts do. XLA
+            compiles a model for each.
     """
     if place.backend == "torch":
         return False
-    if place.backend == "jax" or not place.is_cpu:
+    if place.backend == "jax":
+        return True
+    if is_varied:
+        return False
+    if not place.is_cpu:
         return True
     if dtype == "bfloat16" and is_bfloat16_fast(place):
         return False

@@ -70,7 +70,7 @@ def cache(
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             complete = Path(temporary, "complete")
             complete.mkdir()
-            encoder = text_encoder(clip, preprocessor.sequence_length)
+            encoder = text_encoder(clip)
             embed = functools.partial(
                 embed_texts, encoder, preprocessor, batch_size=_BATCH_SIZE
             )

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
+from galip_keras import backend
 from galip_keras.backend import Tensor
 from galip_keras.console import first_words
 from galip_keras.convert.pytorch import read_state
@@ -57,6 +58,8 @@ class Extractor:
     ) -> None:
         self.name = name
         self.network = network
+        # Keras would compile it everywhere, on PyTorch for a minute.
+        network.jit_compile = backend.should_jit(network)
         self.prepare = prepare
         self.dim = dim
         self.resize = resize

@@ -43,7 +43,7 @@ class Scorer:
         self.name = name
         self.extractor = extractor
         self.is_own = is_own
-        self._encoder = text_encoder(clip, preprocessor.sequence_length)
+        self._encoder = text_encoder(clip)
         self.preprocessor = preprocessor
 
     @classmethod

@@ -1,14 +1,20 @@
 """CLIP's text encoder as a Keras model, and text embeddings of many texts."""
 
+import math
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
+from galip_keras import backend
 from galip_keras.models.batches import padded_batches
 from galip_keras.models.clip import FrozenCLIP
 from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
+
+# Texts are cut to multiples of it: some backends compile each length anew.
+_LENGTH_STEP = 16
 
 
 def text_encoder(clip: FrozenCLIP, sequence_length: int | None = None) -> keras.Model:
@@ -23,7 +29,29 @@ def text_encoder(clip: FrozenCLIP, sequence_length: int | None = None) -> keras.
         `(batch_size, embedding_dim)`.
     """
     token_ids = keras.Input((sequence_length,), dtype="int32", name="token_ids")
-    return keras.Model(token_ids, clip.embed_text(token_ids), name="text_encoder")
+    encoder = keras.Model(token_ids, clip.embed_text(token_ids), name="text_encoder")
+    # Keras would compile it everywhere, on PyTorch for a minute.
+    encoder.jit_compile = backend.should_jit(encoder, is_varied=True)
+    return encoder
+
+
+def embed_token_ids(encoder: keras.Model, token_ids: ArrayLike) -> np.ndarray:
+    """Embed a batch of texts, without most of their padding.
+
+    CLIP reads a text off at its end, the token of the highest id, which attends to
+    nothing after it.
+
+    Args:
+        encoder: a `keras.Model` that `text_encoder` returned for any number of tokens.
+        token_ids: int array `(batch_size, sequence_length)`.
+
+    Returns:
+        A float32 array `(batch_size, embedding_dim)`.
+    """
+    token_ids = np.asarray(token_ids)
+    longest = int(token_ids.argmax(axis=-1).max(initial=0)) + 1
+    length = _LENGTH_STEP * math.ceil(longest / _LENGTH_STEP)
+    return ops.convert_to_numpy(encoder.predict_on_batch(token_ids[:, :length]))
 
 
 def embed_texts(
@@ -35,7 +63,7 @@ def embed_texts(
     """Embed any number of texts, by a graph that is compiled once.
 
     Args:
-        encoder: a `keras.Model` that `text_encoder` returned.
+        encoder: a `keras.Model` that `text_encoder` returned for any number of tokens.
         preprocessor: a `galip_keras.GALIPTextToImagePreprocessor`.
         texts: list of strings or bytes.
         batch_size: int. Number of texts that are embedded at once.
@@ -45,6 +73,6 @@ def embed_texts(
     """
     parts = []
     for batch, count in padded_batches(texts, batch_size):
-        embedded = encoder.predict_on_batch(np.asarray(preprocessor(batch)))
-        parts.append(ops.convert_to_numpy(embedded)[:count])
+        token_ids = ops.convert_to_numpy(preprocessor(batch))
+        parts.append(embed_token_ids(encoder, token_ids)[:count])
     return np.concatenate(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from galip_keras.models.noise import expand_seeds, noise
 from galip_keras.models.precision import forget_mixed_precision
 from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
 from galip_keras.models.prompts import as_prompts, prompts_in
-from galip_keras.models.text_encoder import text_encoder
+from galip_keras.models.text_encoder import embed_token_ids, text_encoder
 
 
 @keras.saving.register_keras_serializable(package="galip_keras")
@@ -67,10 +68,8 @@ class GALIPTextToImage(TextToImage):
         # === Functional Model ===
         super().__init__(inputs=backbone.input, outputs=backbone.output, **kwargs)
         self.jit_compile = backend.should_jit(backbone.generator)
-        # Methods of models that are built on first use. The models themselves would be
-        # sublayers for Keras, and saved.
+        # Made on first use.
         self._embed: Any = None
-        self._decode: dict[tuple[int, ...], Any] = {}
 
     jit_compile = backend.jit_compile
     quantize = GALIPBackbone.quantize
@@ -144,9 +143,7 @@ class GALIPTextToImage(TextToImage):
         """
         if self.preprocessor is not None:
             inputs = self.preprocessor.generate_preprocess(as_prompts(inputs)[0])
-        if self._embed is None:
-            self._embed = text_encoder(self.backbone.clip).predict_on_batch
-        return self._embed(np.asarray(inputs))
+        return self._embed_token_ids(inputs)
 
     def decode(self, noise: ArrayLike, text_embeddings: ArrayLike) -> np.ndarray:
         """Make images from noise and text embeddings.
@@ -161,20 +158,13 @@ class GALIPTextToImage(TextToImage):
             A uint8 array `(batch_size, image_size, image_size, 3)`.
         """
         arrays = [np.asarray(x, "float32") for x in (noise, text_embeddings)]
-        shape = arrays[1].shape[1:]
-        if shape not in self._decode:
-            inputs = [keras.Input(x.shape[1:]) for x in arrays]
-            decoder = keras.Model(inputs, self.backbone.generator(*inputs))
-            self._decode[shape] = decoder.predict_on_batch
-        images = np.asarray(self._decode[shape](arrays), "float32")
+        images = self.make_generate_function()(*map(ops.convert_to_tensor, arrays))
         return self._normalize_generate_outputs([images], False)
 
-    def generate_step(self, latents: Tensor, token_ids: Tensor) -> Tensor:
-        """Make float images from noise and token ids, as keras-hub calls it."""
+    def generate_step(self, latents: Tensor, text_embeddings: Tensor) -> Tensor:
+        """Make float images from noise and text embeddings."""
         with backend.compiled(self.jit_compile):
-            images = self.backbone({"token_ids": token_ids, "noise": latents})
-        # In half precision neighboring grey levels would be the same number.
-        return ops.cast(images, "float32")
+            return self.backbone.generator(latents, text_embeddings)
 
     def generate(
         self,
@@ -227,10 +217,14 @@ class GALIPTextToImage(TextToImage):
         Returns:
             A uint8 array `(batch_size, image_size, image_size, 3)`.
         """
-        latents = ops.convert_to_tensor(np.asarray(noise, "float32"))
-        token_ids = ops.convert_to_tensor(np.asarray(token_ids), "int32")
-        images = self.make_generate_function()(latents, token_ids)
-        return self._normalize_generate_outputs([images], False)
+        return self.decode(noise, self._embed_token_ids(token_ids))
+
+    def _embed_token_ids(self, token_ids):
+        if self._embed is None:
+            encoder = text_encoder(self.backbone.clip)
+            # An encoder of its own would be a sublayer for Keras, and saved.
+            self._embed = functools.partial(embed_token_ids, encoder)
+        return self._embed(np.asarray(token_ids, "int32"))
 
 
 def build(

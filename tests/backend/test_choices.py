@@ -33,6 +33,8 @@ LARGE, SMALL = 2e7, 1e6
 def test_what_is_compiled(place, dtype, large, small):
     assert choices.compiles(place, dtype, LARGE) == large
     assert choices.compiles(place, dtype, SMALL) == small
+    is_jax = place.backend == "jax"
+    assert choices.compiles(place, dtype, LARGE, is_varied=True) == is_jax
 
 
 @pytest.mark.parametrize(
@@ -74,9 +76,9 @@ def draw(model, form, compiled, monkeypatch):
     )
     model.jit_compile = compiled
     model.generate_function = None
-    arrays = np.ones((2, 77), "int32"), np.eye(2, model.latent_dim, dtype="float32")
-    latents, token_ids = (ops.convert_to_tensor(x) for x in reversed(arrays))
-    images = model.make_generate_function()(latents, token_ids)
+    sizes = model.latent_dim, model.backbone.clip.embedding_dim
+    latents, texts = (ops.eye(2, size, dtype="float32") for size in sizes)
+    images = model.make_generate_function()(latents, texts)
     return ops.convert_to_numpy(images)
 
 

@@ -8,7 +8,11 @@ from keras.ops import convert_to_numpy
 from galip_keras import GALIPTextToImagePreprocessor
 from galip_keras.models.batches import padded_batches
 from galip_keras.models.random_clip import byte_tokenizer
-from galip_keras.models.text_encoder import embed_texts, text_encoder
+from galip_keras.models.text_encoder import (
+    embed_texts,
+    embed_token_ids,
+    text_encoder,
+)
 
 pytestmark = pytest.mark.every_backend
 
@@ -20,9 +24,23 @@ def test_embeddings_do_not_depend_on_the_batch_size():
     preprocessor = GALIPTextToImagePreprocessor(byte_tokenizer())
     token_ids = np.asarray(preprocessor(TEXTS))
     expected = convert_to_numpy(clip.embed_text(token_ids))
-    for length in (None, token_ids.shape[1]):
-        found = embed_texts(text_encoder(clip, length), preprocessor, TEXTS, 2)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    found = embed_texts(text_encoder(clip), preprocessor, TEXTS, 2)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_padding_is_not_embedded():
+    preprocessor = GALIPTextToImagePreprocessor(byte_tokenizer())
+    encoder = text_encoder(tiny.frozen_clip())
+    lengths = []
+
+    def embed(token_ids):
+        lengths.append(token_ids.shape[1])
+        return token_ids[:, :1]
+
+    encoder.predict_on_batch = embed
+    for words in (0, 1, 5, 100):
+        embed_token_ids(encoder, np.asarray(preprocessor(["owl " * words])))
+    assert lengths == [16, 16, 32, 77]
 
 
 @pytest.mark.parametrize(

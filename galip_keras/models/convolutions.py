@@ -141,14 +141,10 @@ class ResizeConv2D(Conv2D):
         return self._multiply(x, kernel) + bias
 
     def _multiply(self, x, kernel):
-        # Along an axis: the kernels of the flat, the left and the right terms.
-        terms = ops.convert_to_tensor(
-            [[1, 1, 1], [-1, 0, 0], [0, 0, 1]], dtype=kernel.dtype
-        )
-        kernels = ops.einsum("ar,bs,rscd->abcd", terms, terms, kernel)
+        kernels = [_terms(row) for row in _terms(kernel)]
 
         def product(x, rows, columns):
-            pairs = [kernels[a, b] for a in rows for b in columns]
+            pairs = [kernels[a][b] for a in rows for b in columns]
             products = ops.matmul(x, ops.concatenate(pairs, axis=-1))
             return ops.split(products, len(pairs), axis=-1)
 
@@ -172,6 +168,11 @@ class ResizeConv2D(Conv2D):
         config = layers.Layer.get_config(self)
         config.update({"filters": self.filters, "size": self.size})
         return config
+
+
+def _terms(kernel):
+    """Along the first axis: the kernels of the flat, the left and the right terms."""
+    return kernel[0] + kernel[1] + kernel[2], -kernel[0], kernel[2]
 
 
 def _steps(x, axis):

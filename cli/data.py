@@ -106,7 +106,7 @@ def _file(name):
     metavar="RUNNER",
     help="For cc3m and cc12m: prepare on Apache Beam, for example DirectRunner.",
 )
-def prepare(name, **settings):
+def prepare(name, beam_runner, **settings):
     """Prepare the dataset NAME, as `galip train` does on first use.
 
     Prints the folder of the records. Its left_out.tsv lists the images that were left
@@ -119,7 +119,10 @@ def prepare(name, **settings):
     """
     with quiet_imports():
         from galip_keras import datasets
-    builder = datasets.prepare(name, **settings)
+
+        # This loads TensorFlow.
+        builder = datasets.find(name, **settings)
+    builder = builder.prepare(beam_runner)
     for line in datasets.report(builder):
         click.echo(line, err=True)
     click.echo(builder.data_path)
@@ -158,7 +161,8 @@ def inspect(name, data_dir, split, num_images, out, as_json, **options):
     with quiet_imports():
         from galip_keras import datasets
         from galip_keras.datasets.sheet import contact_sheet
-    builder = datasets.find(name, data_dir, **options)
+
+        builder = datasets.find(name, data_dir, **options)
     if not builder.data_path.exists():
         same = " with the same options" if any(options.values()) else ""
         raise click.ClickException(

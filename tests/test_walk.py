@@ -145,6 +145,14 @@ def test_nothing_is_said_that_was_not_asked_for(tmp_path):
     assert loud.stderr != ""
 
 
+@pytest.mark.backend("tensorflow")
+def test_preparing_says_nothing(tmp_path):
+    draw_circles(tmp_path / "circles")
+    for command in ("prepare", "inspect"):
+        result = run("data", command, "folder:circles", "--data-dir=data", cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, "")
+
+
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_training_says_what_is_about_training(tmp_path):

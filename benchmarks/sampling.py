@@ -1,7 +1,7 @@
 """Seconds per image of the full-size generator on every backend.
 
     python benchmarks/sampling.py [--batch-sizes 1,8,32] [--precision float32] [--quick]
-    python benchmarks/sampling.py --precision float32,mixed_bfloat16
+    python benchmarks/sampling.py --precision float32,bfloat16
     python benchmarks/sampling.py --exports     # also exported models
 
 Times the generator alone, in every form that `galip_keras.backend.choices` knows. The
@@ -102,22 +102,34 @@ def write_exports(args):
     import tempfile
     from pathlib import Path
 
+    from galip_keras.export.runtimes import BFLOAT16
     from galip_keras.export.writers import export
     from galip_keras.models.text_to_image import build
 
     name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
     model = build(name, clip="random")
     form = {"backend": "tensorflow", "form": "from prompts"}
-    rows = [{**form, **row} for row in time_generate(model, args)]
+    rows = []
+    for precision in args.precision.split(","):
+        # A new model in any case: the first image of each is to be timed.
+        found = time_generate(model.in_precision(precision), args)
+        rows += [{"precision": precision, **form, **row} for row in found]
     for file_format, quantize in EXPORTS[1:2] if args.quick else EXPORTS:
+        form = {
+            "backend": "export",
+            "form": " ".join(filter(None, (file_format, quantize))),
+        }
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder, "export")
             export(model, out, file_format, quantize)
             options = ["--folder", str(out), "--batch-sizes", args.batch_sizes]
             options += ["--quick"] * args.quick
-            found = common.in_backend(__file__, "tensorflow", options)
-        form = " ".join(filter(None, (file_format, quantize)))
-        rows += [{"backend": "export", "form": form, **row} for row in found]
+            for precision in args.precision.split(","):
+                if precision != "float32" and file_format not in BFLOAT16:
+                    continue
+                chosen = [*options, "--precision", precision]
+                found = common.in_backend(__file__, "tensorflow", chosen)
+                rows += [{"precision": precision, **form, **row} for row in found]
     return rows
 
 
@@ -126,7 +138,7 @@ def time_export(args):
     from galip_keras.export import runtimes
 
     start = time.perf_counter()
-    model = runtimes.load(args.folder)
+    model = runtimes.load(args.folder, args.precision)
     loaded = time.perf_counter() - start
     size = sum(file["bytes"] for file in model.manifest["files"].values())
     sizes = {"load s": loaded, "MB": size / 1e6}

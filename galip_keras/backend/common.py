@@ -56,13 +56,20 @@ def patch_conv2d(x: Tensor, kernel: Tensor, padding: str) -> Tensor:
 
 def double_conv2d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """A doubling and a 3x3 convolution, as one transposed convolution."""
-    # The taps that meet copies of one pixel, in the order of the transposed kernel.
-    taps = ops.convert_to_tensor(
-        [[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=kernel.dtype
-    )
-    kernel = ops.einsum("ar,bs,rsio->aboi", taps, taps, kernel)
+    rows = ops.stack(doubled_taps(*ops.unstack(kernel, axis=0)))
+    kernel = ops.stack(doubled_taps(*ops.unstack(rows, axis=1)), axis=1)
+    kernel = ops.transpose(kernel, (0, 1, 3, 2))
     x = ops.conv_transpose(x, kernel, 2, "same", data_format="channels_last")
     return x + bias
+
+
+def doubled_taps(first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, ...]:
+    """Sum the taps along an axis that meet copies of one pixel after a doubling.
+
+    Returns:
+        The four taps of the transposed convolution, in its order.
+    """
+    return third, second + third, first + second, first
 
 
 def lay_out(kernel: keras.Variable) -> None:

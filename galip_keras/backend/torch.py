@@ -17,6 +17,7 @@ from galip_keras.backend.common import (  # noqa: F401
     Tensor,
     can_export,
     can_jit,
+    doubled_taps,
     hide_gpus_from_tensorflow,
     highest,
     join,
@@ -134,13 +135,9 @@ def patch_conv2d(x: Tensor, kernel: Tensor, padding: str) -> Tensor:
 
 def double_conv2d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """A doubling and a 3x3 convolution, as one transposed convolution."""
-    # Sums of the taps that meet copies of one pixel: of rows, then of columns. The
-    # result has the order in memory that PyTorch reads.
-    rows = torch.stack(
-        [kernel[2], kernel[1] + kernel[2], kernel[0] + kernel[1], kernel[0]]
-    )
-    first, second, third = rows.permute(1, 2, 0, 3).unbind()
-    columns = [third, second + third, first + second, first]
+    # The result has the order in memory that PyTorch reads.
+    rows = torch.stack(doubled_taps(*kernel.unbind()))
+    columns = doubled_taps(*rows.permute(1, 2, 0, 3).unbind())
     kernel = torch.stack(columns, dim=2).permute(0, 3, 1, 2)
     x = functional.conv_transpose2d(
         x.permute(0, 3, 1, 2), kernel, bias, stride=2, padding=1

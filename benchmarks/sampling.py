@@ -67,15 +67,14 @@ def main():
 def measure(args):
     """Measure the rates and rows of one backend."""
     common.use_cores()
-    from galip_keras.models.precision import set_precision
     from galip_keras.models.text_to_image import build
 
     rates = [common.rates(quick=args.quick)]
     name = "galip_tiny" if args.quick else "galip_vit_base_patch32"
-    generator = build(name, clip="random").backbone.generator
+    model = build(name, clip="random")
     rows = []
     for precision in args.precision.split(","):
-        set_precision(generator, precision)
+        generator = model.in_precision(precision).backbone.generator
         for form, jit, is_chosen in _choices(generator):
             for batch in _batches(args):
                 row = time_generator(generator, jit, batch, args)

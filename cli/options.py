@@ -77,8 +77,8 @@ PRECISION = click.option(
     type=click.Choice(("float32", "bfloat16", "float16", "auto")),
     default="float32",
     show_default=True,
-    help="What images are computed in. auto takes bfloat16 where the processor has "
-    "units for it and trial images stay within 40 dB (PSNR) of float32.",
+    help="What images are computed in. auto takes bfloat16 where the backend uses the "
+    "processor's units for it and trial images stay within 40 dB (PSNR) of float32.",
 )
 OUT = click.option(
     "--out",

@@ -37,7 +37,7 @@ def progress_bar(is_shown: bool = True, **details: Any) -> tqdm:
     """Make a progress bar on standard error.
 
     Args:
-        is_shown: boolean. `False` for a bar that does nothing. The environment
+        is_shown: bool. `False` for a bar that does nothing. The environment
             variable `TQDM_DISABLE` of tqdm turns off the others.
         **details: arguments of `tqdm.auto.tqdm`.
     """

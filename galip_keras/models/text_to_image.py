@@ -98,7 +98,7 @@ class GALIPTextToImage(TextToImage):
         """Copy the model with weights and computation in another precision.
 
         Args:
-            precision: string, such as `"bfloat16"`.
+            precision: string. `"float32"`, `"bfloat16"` or `"float16"`.
         """
         config = dict(self.backbone.get_config(), dtype=precision)
         backbone = GALIPBackbone.from_config(config)

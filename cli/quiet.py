@@ -36,7 +36,7 @@ def _quiet():
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         yield
         return
-    # Such as its warning of retracing, which each new batch size would bring closer.
+    # Its warnings, such as of retracing after a few batch sizes, tell users nothing.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     stderr = os.dup(2)

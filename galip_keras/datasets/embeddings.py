@@ -123,14 +123,13 @@ def _write(
 ) -> None:
     files = [str(folder / Path(shard).name) for shard in shards]
     with progress_bar(
-        total=len(shards), desc="Embedding captions", unit=" shards"
+        iterable=shards, desc="Embedding captions", unit=" shards"
     ) as bar:
-        for file, shard in zip(files, shards, strict=True):
+        for file, shard in zip(files, bar, strict=True):
             with tf.io.TFRecordWriter(file) as writer:
                 for embeddings in _of_shard(builder, shard, embed):
                     tensor = tf.io.serialize_tensor(embeddings.astype("float16"))
                     writer.write(tensor.numpy())
-            bar.update()
     (folder / _INDEX).write_text(json.dumps(_index(files, shards), indent=2))
 
 

@@ -26,6 +26,10 @@ def test_embeddings_do_not_depend_on_the_batch_size():
     expected = convert_to_numpy(clip.embed_text(token_ids))
     found = embed_texts(text_encoder(clip), preprocessor, TEXTS, 2)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    # As exports have it, without cutting the padding off.
+    encoder = text_encoder(clip, token_ids.shape[1])
+    found = convert_to_numpy(encoder.predict_on_batch(token_ids))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_padding_is_not_embedded():

@@ -138,7 +138,10 @@ def test_a_hundred_epochs_without_steps():
         ({"epochs": 1, "steps": 1}, "epochs or steps, not both"),
         ({"batch_size": 1}, "batch_size must be at least 2, not 1"),
         ({"seed": 2**31}, "seed must be at most 2147483647"),
-        ({"similarity_weight": float("nan")}, "similarity_weight must be finite"),
+        (
+            {"similarity_weight": float("nan")},
+            "similarity_weight must be finite, not nan",
+        ),
         ({"energy_weight": np.float32("nan")}, "energy_weight must be finite, not nan"),
         ({"steps": 10**400 * -1}, "steps must be at least 1, not -1000"),
         ({"range_weight": float("inf")}, "range_weight must be finite, not inf"),

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 
 
 @contextlib.contextmanager
@@ -36,7 +37,10 @@ def _quiet():
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         yield
         return
-    # Its warnings, such as of retracing after a few batch sizes, tell users nothing.
+    # These tell users nothing: TensorFlow's warnings, such as of retracing after a few
+    # batch sizes, and what libraries tell those who write them.
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", FutureWarning)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     stderr = os.dup(2)

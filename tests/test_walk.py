@@ -155,6 +155,18 @@ def test_preparing_says_nothing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize("file_format", ["litert", "onnx"])
+def test_exports_say_what_they_hold(tmp_path, file_format):
+    out = ["--format", file_format, "--out", "exported"]
+    result = run("export", "--model", "toybirds", *out, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"[\d.]+ MB\. On eight prompts, .*\n", result.stderr)
+    result = run("sample", "a red bird", "--model", "exported", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.backend("tensorflow")
 def test_training_says_what_is_about_training(tmp_path):
     draw_circles(tmp_path / "circles")
     settings = ["--preset", "galip_tiny", "--steps", "2", "--batch-size", "2"]

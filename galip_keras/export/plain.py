@@ -69,7 +69,7 @@ class Plain(Exported):
         """The words of prompts that the training captions never used."""
         return unknown_words(prompts, lambda word: len(self._tokenizer.encode(word)))
 
-    def decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
+    def _decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
         condition = np.concatenate([noise, text_embeddings], axis=-1)
         bridge = self._bridge(noise, condition)
         visual_map = self._transform(bridge, condition)

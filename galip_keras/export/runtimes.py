@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from galip_keras import processor
+from galip_keras.models.batches import checked_latents, checked_token_ids
 from galip_keras.models.fidelity import is_faithful, psnr
 from galip_keras.models.noise import expand_seeds, noise
 from galip_keras.models.prompts import clean, warn_of_lost_words
@@ -141,18 +143,39 @@ class Exported(abc.ABC):
         return np.asarray(self._encode(token_ids=self._tokenize(prompts)))
 
     def generate_from_token_ids(
-        self, token_ids: np.ndarray, noise: np.ndarray
+        self, token_ids: ArrayLike, noise: ArrayLike
     ) -> np.ndarray:
         """Make images from token ids and noise, as `generate` does.
 
         Args:
-            token_ids: int32 array `(batch_size, sequence_length)`.
-            noise: float32 array `(batch_size, latent_dim)`.
+            token_ids: int array `(batch_size, sequence_length)`.
+            noise: float array `(batch_size, latent_dim)`.
 
         Returns:
             A uint8 array `(batch_size, image_size, image_size, 3)`.
+
+        Raises:
+            ValueError: if these are no token ids of the model, or no noise for them.
         """
+        token_ids = checked_token_ids(token_ids, self.sizes)
+        padding = self._length - token_ids.shape[1]
+        token_ids = np.pad(token_ids, [(0, 0), (0, padding)])
         return self.decode(noise, np.asarray(self._encode(token_ids=token_ids)))
+
+    def decode(self, noise: ArrayLike, text_embeddings: ArrayLike) -> np.ndarray:
+        """Make images from noise and text embeddings.
+
+        Args:
+            noise: float array `(batch_size, latent_dim)`.
+            text_embeddings: float array `(batch_size, embedding_dim)`.
+
+        Returns:
+            A uint8 array `(batch_size, image_size, image_size, 3)`.
+
+        Raises:
+            ValueError: if there are no images, or their number or a size differs.
+        """
+        return self._decode(*checked_latents(noise, text_embeddings, self.sizes))
 
     def warn_of_lost_words(self, prompts: Sequence[str]) -> None:
         """Warn about words that are not read, unless that was done before."""
@@ -175,16 +198,8 @@ class Exported(abc.ABC):
         return ids
 
     @abc.abstractmethod
-    def decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
-        """Make images from noise and text embeddings.
-
-        Args:
-            noise: float array `(batch_size, latent_dim)`.
-            text_embeddings: float array `(batch_size, embedding_dim)`.
-
-        Returns:
-            A uint8 array `(batch_size, image_size, image_size, 3)`.
-        """
+    def _decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
+        pass
 
 
 class Parts(Exported):
@@ -204,7 +219,7 @@ class Parts(Exported):
             for part, how in (("text_encoder", "float32"), ("generator", precision))
         )
 
-    def decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
+    def _decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
         images = self._generate(noise=noise, text_embedding=text_embeddings)
         # The same rounding as in `GALIPTextToImage.generate`.
         images = np.clip((np.asarray(images) + 1) / 2, 0, 1)
@@ -225,7 +240,7 @@ class SavedModel(Exported):
         self._encode = self._model.encode
         self._sizes: set[int] = set()
 
-    def decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
+    def _decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
         if self.precision == "bfloat16":
             return self._model.decode_bfloat16(noise, text_embeddings).numpy()
         decode = self._model.decode
@@ -254,7 +269,10 @@ def _tokenizer(folder: Path) -> Any:
 def _litert(path: str, precision: str) -> Callable[..., Any]:
     from ai_edge_litert.interpreter import Interpreter
 
-    run = Interpreter(path, num_threads=_CORES).get_signature_runner()
+    interpreter = Interpreter(path, num_threads=_CORES)
+    # It says so when it prepares itself: better here than at the first image.
+    interpreter.allocate_tensors()
+    run = interpreter.get_signature_runner()
 
     def call(**inputs):
         (output,) = run(**inputs).values()

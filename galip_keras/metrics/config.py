@@ -115,3 +115,7 @@ class EvaluationConfig:
             raise ValueError(f"`reader` must be one of {', '.join(READERS)}")
         if self.reader != "training" and self.images is None and self.real is None:
             raise ValueError("`reader` is for folders: give `images` or leave it out")
+        if self.model is None and (self.precision, self.seed) != ("float32", 0):
+            raise ValueError(
+                "`precision` and `seed` are for a `model`: images are what they are"
+            )

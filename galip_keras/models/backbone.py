@@ -95,16 +95,18 @@ class GALIPBackbone(Backbone):
         if is_another:
             # `from_preset(dtype=...)` means the networks inside. The text encoder stays
             # exact: it takes little time, and its errors would change whole images.
-            generator = with_policy(generator, policy)
-            clip = generator["config"]["clip"]["config"]["clip"]["config"]
             exact = keras.DTypePolicy("float32")
-            clip["text_encoder"] = with_policy(clip["text_encoder"], exact)
+            generator = with_policy(generator, policy)
+            clip = with_policy(generator["config"]["clip"]["config"]["clip"], exact)
+            clip["config"]["vision_encoder"] = with_policy(
+                clip["config"]["vision_encoder"], policy
+            )
+            generator["config"]["clip"]["config"]["clip"] = clip
         generator = keras.layers.deserialize(generator)
         if is_another:
             set_precision(generator, policy)
-            clip = generator.clip.clip
-            for layer in (clip.text_encoder, clip.text_projection):
-                set_precision(layer, exact)
+            set_precision(generator.clip.clip, exact)
+            set_precision(generator.clip.clip.vision_encoder, policy)
         return super().from_config(dict(config, generator=generator))
 
     def save_to_preset(self, preset_dir: str, *args: Any, **kwargs: Any) -> None:

@@ -12,6 +12,9 @@ import keras
 
 from galip_keras import backend
 
+# What images can be computed in.
+PRECISIONS = ("float32", "bfloat16", "float16")
+
 # Files of a preset that name dtype policies.
 _CONFIGS = ("config.json", "task.json")
 

@@ -21,8 +21,9 @@ from galip_keras.models.architectures import (
 )
 from galip_keras.models.average import copy_weights
 from galip_keras.models.backbone import GALIPBackbone
+from galip_keras.models.batches import checked_latents, checked_token_ids
 from galip_keras.models.noise import expand_seeds, noise
-from galip_keras.models.precision import forget_mixed_precision
+from galip_keras.models.precision import PRECISIONS, forget_mixed_precision
 from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
 from galip_keras.models.prompts import as_prompts, prompts_in
 from galip_keras.models.text_encoder import embed_token_ids, text_encoder
@@ -99,7 +100,15 @@ class GALIPTextToImage(TextToImage):
 
         Args:
             precision: string. `"float32"`, `"bfloat16"` or `"float16"`.
+
+        Raises:
+            ValueError: if it is another one.
         """
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"`precision` must be one of {', '.join(PRECISIONS)}. "
+                f"Received: {precision!r}"
+            )
         config = dict(self.backbone.get_config(), dtype=precision)
         backbone = GALIPBackbone.from_config(config)
         copy_weights(zip(backbone.variables, self.backbone.variables))
@@ -156,8 +165,11 @@ class GALIPTextToImage(TextToImage):
 
         Returns:
             A uint8 array `(batch_size, image_size, image_size, 3)`.
+
+        Raises:
+            ValueError: if there are no images, or their number or a size differs.
         """
-        arrays = [np.asarray(x, "float32") for x in (noise, text_embeddings)]
+        arrays = checked_latents(noise, text_embeddings, self.sizes)
         images = self.make_generate_function()(*map(ops.convert_to_tensor, arrays))
         return self._normalize_generate_outputs([images], False)
 
@@ -216,6 +228,9 @@ class GALIPTextToImage(TextToImage):
 
         Returns:
             A uint8 array `(batch_size, image_size, image_size, 3)`.
+
+        Raises:
+            ValueError: if these are no token ids of the model, or no noise for them.
         """
         return self.decode(noise, self._embed_token_ids(token_ids))
 
@@ -224,7 +239,7 @@ class GALIPTextToImage(TextToImage):
             encoder = text_encoder(self.backbone.clip)
             # An encoder of its own would be a sublayer for Keras, and saved.
             self._embed = functools.partial(embed_token_ids, encoder)
-        return self._embed(np.asarray(token_ids, "int32"))
+        return self._embed(checked_token_ids(token_ids, self.sizes))
 
 
 def build(

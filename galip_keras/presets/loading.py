@@ -16,11 +16,11 @@ from galip_keras.models.architectures import (
     preset_folder,
 )
 from galip_keras.models.fidelity import is_faithful
+from galip_keras.models.precision import PRECISIONS
 from galip_keras.models.text_to_image import GALIPTextToImage, build
 
-# What images can be computed in. `AUTO` chooses one.
+# Chooses one of `PRECISIONS`.
 AUTO = "auto"
-PRECISIONS = ("float32", "bfloat16", "float16", AUTO)
 
 
 def load_model(
@@ -34,9 +34,9 @@ def load_model(
             `galip_keras.downloads.sources`, a run folder, a preset folder, or a handle
             such as `"hf://user/model"`.
         clip: string. The CLIP of an architecture, as `text_to_image.build` takes it.
-        precision: string. One of `PRECISIONS`: what the model computes in and keeps its
-            weights in. `"auto"` takes bfloat16 where that is faster, if trial images
-            stay close to those in float32.
+        precision: string. What the model computes in and keeps its weights in:
+            `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"`, which takes bfloat16
+            where that is faster, if trial images stay close to those in float32.
 
     Returns:
         A `GALIPTextToImage`.
@@ -44,8 +44,9 @@ def load_model(
     Raises:
         ValueError: if there is no such model, or it cannot be loaded.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}")
+    known = (*PRECISIONS, AUTO)
+    if precision not in known:
+        raise ValueError(f"`precision` must be one of {', '.join(known)}")
     exact = _load(source, clip)
     chosen = backend.fast_precision() if precision == AUTO else precision
     if chosen == exact.precision:
@@ -93,7 +94,10 @@ def find_preset(source: str | Path) -> str:
             "folder or a handle such as hf://USER/MODEL"
         )
     if not (folder / CONFIG).is_file():
-        raise ValueError(f"{source} holds no preset: there is no {CONFIG} in it")
+        raise ValueError(
+            f"{source} holds no preset: there is no {CONFIG} in it. What `galip "
+            "export` wrote is for `galip sample` and `galip serve`"
+        )
     return str(folder)
 
 

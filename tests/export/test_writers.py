@@ -138,6 +138,12 @@ def test_an_export_makes_the_same_images(
     assert found.dtype == np.uint8
     limit = {None: 1, "float16": 3, "int8": 60}[quantize]
     assert differ(found, model.generate_from_token_ids(*inputs)) <= limit
+    shorter = loaded.generate_from_token_ids(token_ids[:, :20], inputs[1])
+    np.testing.assert_array_equal(shorter, found)
+    with pytest.raises(ValueError, match="`token_ids` must be whole numbers from 0"):
+        loaded.generate_from_token_ids(token_ids - 1, inputs[1])
+    with pytest.raises(ValueError, match="`noise` must have the shape"):
+        loaded.generate_from_token_ids(token_ids, inputs[1][:, 1:])
 
 
 def test_a_saved_model_takes_strings_and_gives_png(saved_model, model, tmp_path):

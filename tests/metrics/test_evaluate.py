@@ -312,6 +312,13 @@ def test_files_are_read_as_by_pytorch_fid(tmp_path):
             EvaluationConfig("toybirds", "toybirds", reader=reader)
 
 
+@pytest.mark.parametrize("setting", [{"precision": "bfloat16"}, {"seed": 1}])
+def test_settings_of_a_model_are_refused_for_images(setting):
+    EvaluationConfig("toybirds", "toybirds", **setting)
+    with pytest.raises(ValueError, match="are for a `model`"):
+        EvaluationConfig(images="folder", **setting)
+
+
 @once
 def test_features_that_are_not_finite(noise_images, scorer, monkeypatch):
     monkeypatch.setattr(

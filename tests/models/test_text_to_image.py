@@ -222,6 +222,36 @@ def test_images_from_token_ids_and_noise(model):
     np.testing.assert_array_equal(images, model.generate(PROMPTS, seed=4))
 
 
+@pytest.mark.parametrize(
+    ("token_ids", "message"),
+    [
+        (np.zeros((0, 77), "int32"), r"shape=\(0, 77\)"),
+        ([5, 6], r"shape=\(2,\)"),
+        ([[5] * 78], r"up to 77 tokens. Received: shape=\(1, 78\)"),
+        ([[5, 10**6]], "from 0 to .* Received: 5 to 1000000"),
+        ([[-1, 5]], "from 0 to .* Received: -1 to 5"),
+        ([[5.5]], "whole numbers .* of dtype float64"),
+    ],
+)
+def test_impossible_token_ids_are_refused(model, token_ids, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate_from_token_ids(token_ids, np.zeros((1, model.latent_dim)))
+
+
+@pytest.mark.parametrize(
+    ("noise_shape", "texts_shape", "message"),
+    [
+        ((0, 100), (0, 32), r"`noise` .* shape=\(0, 100\)"),
+        ((1, 99), (1, 32), r"`noise` .* shape=\(1, 99\)"),
+        ((2, 100), (1, 32), r"`text_embeddings` .* \(2, 32\).* shape=\(1, 32\)"),
+        ((2, 100), (2, 5), r"`text_embeddings` .* shape=\(2, 5\)"),
+    ],
+)
+def test_impossible_latents_are_refused(model, noise_shape, texts_shape, message):
+    with pytest.raises(ValueError, match=message):
+        model.decode(np.zeros(noise_shape), np.zeros(texts_shape))
+
+
 def test_sizes_are_those_of_inputs_and_outputs(model):
     sizes = model.sizes
     assert model.embed(["a"]).shape == (1, sizes["embedding_dim"])

@@ -32,11 +32,12 @@ def test_bfloat16_stays_within_40_decibels(exact):
     assert np.abs(found.astype(int) - expected).max() > 1
 
 
-def test_the_text_encoder_stays_exact(exact):
-    model = exact.in_precision("bfloat16")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_the_text_encoder_stays_exact(exact, precision):
+    model = exact.in_precision(precision)
     found, expected = (x.embed(PROMPTS) for x in (model, exact))
-    assert np.abs(found - expected).max() < 0.01 * np.abs(expected).max()
-    assert model.backbone.clip.clip.text_encoder.dtype_policy.name == "float32"
+    np.testing.assert_array_equal(found, expected)
+    assert {x.dtype for x in model.backbone.clip.text_variables} == {"float32"}
     assert exact.precision == stores(exact) == "float32"
 
 
@@ -57,6 +58,9 @@ def test_auto(faster, is_faithful, chosen, monkeypatch):
     assert load_keras("galip_tiny").precision == "float32"
 
 
-def test_an_unknown_precision_is_refused():
+def test_an_unknown_precision_is_refused(exact):
     with pytest.raises(ValueError, match="`precision` must be one of float32, bf"):
         load_model("toybirds", precision="int4")
+    # There is nothing to choose by.
+    with pytest.raises(ValueError, match="Received: 'auto'"):
+        exact.in_precision("auto")

@@ -180,8 +180,10 @@ def use_precision(precision):
     if backend == "jax" and precision != "bfloat16":
         import jax
 
+        from galip_keras.backend import is_cpu
+
         products = "tensorfloat32" if precision == "tf32" else "highest"
-        if jax.default_backend() != "cpu":
+        if not is_cpu():
             jax.config.update("jax_default_matmul_precision", products)
     if backend == "tensorflow":
         import tensorflow as tf

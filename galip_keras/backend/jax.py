@@ -7,18 +7,16 @@ JAX differentiates functions of values, Keras layers read variables. In an open
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jaxlib
 import keras
 import numpy as np
 from jax.experimental import multihost_utils
 
 from galip_keras import processor
-from galip_keras.backend import common
+from galip_keras.backend import common, xla
 from galip_keras.backend.common import (  # noqa: F401
     Pull,
     Tensor,
@@ -35,32 +33,7 @@ from galip_keras.backend.common import (  # noqa: F401
     scaled_leaky_relu,
 )
 
-# The releases whose kernels for CPUs, by YNNPACK, make a training step a fifth slower
-# than XLA's own (benchmarks/README.md). XLA aborts at a flag that it does not know.
-_SLOW_KERNELS = ("0.10.0", "0.10.1", "0.10.2")
-_KERNELS_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
-
-
-def _avoid_slow_kernels():
-    given = os.environ.get("XLA_FLAGS")
-    flags = given or ""
-    # It may also name a file.
-    is_file = flags.strip() and not flags.lstrip().startswith("-")
-    if jaxlib.__version__ not in _SLOW_KERNELS or is_file or _KERNELS_FLAG in flags:
-        return
-    from jaxlib import xla_client
-
-    os.environ["XLA_FLAGS"] = f"{flags} {_KERNELS_FLAG}="
-    # XLA reads the flags once: now, if JAX was not in use before.
-    _ = xla_client.CompileOptions().executable_build_options.debug_options
-    if given is None:
-        del os.environ["XLA_FLAGS"]
-    else:
-        os.environ["XLA_FLAGS"] = given
-
-
-_avoid_slow_kernels()
-
+xla.avoid_slow_kernels()
 _open_scopes: list[keras.StatelessScope] = []
 
 

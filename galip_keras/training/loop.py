@@ -19,6 +19,7 @@ from galip_keras.training.callbacks import Evaluation, Report, Samples
 from galip_keras.training.checkpoints import Checkpoint
 from galip_keras.training.collapse import Guard
 from galip_keras.training.journal import Journal
+from galip_keras.training.memory import Trim
 from galip_keras.training.plan import Plan, build_gan, compile_gan
 from galip_keras.training.preset import write_preset
 from galip_keras.training.progress import Interruption, Progress, training_step
@@ -71,9 +72,9 @@ class Loop:
         self.model = averaged(self.plan.model, self.gan)
         config = self.plan.config
         self.journal = Journal(self.folder, first, config.to_dict(), config.wandb)
-        with Interruption(deadline) as interruption:
+        with Interruption(deadline) as interruption, Trim() as trim:
             if first < self.last:
-                self._fit(interruption)
+                self._fit(trim, interruption)
             step, collapse = training_step(self.gan), self.guard.reason
             self._finish(trained=first < self.last)
         self.journal.close()
@@ -102,10 +103,10 @@ class Loop:
             say(f"This run is at its last step, {first}: nothing to train.")
         return first
 
-    def _fit(self, interruption: Interruption) -> None:
+    def _fit(self, *others: keras.callbacks.Callback) -> None:
         """Fit until the last step, an interruption or a collapse."""
         config, plan = self.plan.config, self.plan
-        callbacks = [*self._callbacks(), interruption]
+        callbacks = [*self._callbacks(), *others]
         while (step := training_step(self.gan)) < self.last:
             say(
                 f"Training to step {self.last}, {config.batch_size} images per step, "

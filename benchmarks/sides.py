@@ -180,6 +180,7 @@ def use_precision(precision):
     if backend == "jax" and precision != "bfloat16":
         import jax
 
+        # Before JAX starts, since GALIP sets flags for it.
         from galip_keras.backend import is_cpu
 
         products = "tensorfloat32" if precision == "tf32" else "highest"

@@ -13,6 +13,8 @@ import warnings
 def quiet_imports():
     """Hold back what native libraries write on standard error while they load.
 
+    FutureWarnings and TensorFlow's own warnings stay off afterwards.
+
     No setting stops TensorFlow's notes about missing CUDA drivers. Who wants to see
     them sets TF_CPP_MIN_LOG_LEVEL to 0, as `--verbose` does.
     """
@@ -38,7 +40,7 @@ def _quiet():
         yield
         return
     # These tell users nothing: TensorFlow's warnings, such as of retracing after a few
-    # batch sizes, and what libraries tell those who write them.
+    # batch sizes, and FutureWarnings, which are for the developers of libraries.
     if not sys.warnoptions:
         warnings.simplefilter("ignore", FutureWarning)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -156,7 +156,7 @@ def test_preparing_says_nothing(tmp_path):
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 @pytest.mark.parametrize("file_format", ["litert", "onnx"])
-def test_exports_say_what_they_hold(tmp_path, file_format):
+def test_exporting_says_only_what_was_measured(tmp_path, file_format):
     out = ["--format", file_format, "--out", "exported"]
     result = run("export", "--model", "toybirds", *out, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -11,23 +11,12 @@ _FLAG = "xla_cpu_experimental_ynn_fusion_type"
 
 
 def avoid_slow_kernels() -> None:
-    """Let JAX compile for a CPU without the kernels that are slow.
+    """Add a flag to `XLA_FLAGS` that turns JAX' slow kernels for CPUs off.
 
-    It has to be called before JAX computes anything. Who sets the flag of these kernels
-    keeps them, and the environment stays as it is, for other libraries and processes.
+    JAX reads the variable when it starts to compute, so this comes before. A value that
+    the user gave the flag stays, and so does the name of a file of flags.
     """
-    given = os.environ.get("XLA_FLAGS")
-    flags = given or ""
-    # It may also name a file.
-    is_file = flags.strip() and not flags.lstrip().startswith("-")
-    if jaxlib.__version__ not in _SLOW_KERNELS or is_file or _FLAG in flags:
-        return
-    from jaxlib import xla_client
-
-    os.environ["XLA_FLAGS"] = f"{flags} --{_FLAG}="
-    # XLA reads the variable once: now.
-    _ = xla_client.CompileOptions().executable_build_options.debug_options
-    if given is None:
-        del os.environ["XLA_FLAGS"]
-    else:
-        os.environ["XLA_FLAGS"] = given
+    flags = os.environ.get("XLA_FLAGS", "")
+    is_file_name = flags.strip() and not flags.lstrip().startswith("-")
+    if jaxlib.__version__ in _SLOW_KERNELS and not is_file_name and _FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{_FLAG}=".lstrip()

@@ -16,10 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from galip_keras import processor
-from galip_keras.models.batches import checked_latents, checked_token_ids
 from galip_keras.models.fidelity import is_faithful, psnr
+from galip_keras.models.inputs import (
+    checked_embeddings,
+    checked_noise,
+    checked_token_ids,
+)
 from galip_keras.models.noise import expand_seeds, noise
-from galip_keras.models.prompts import clean, warn_of_lost_words
+from galip_keras.models.prompts import as_prompts, clean, warn_of_lost_words
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -118,27 +122,35 @@ class Exported(abc.ABC):
 
     def generate(
         self,
-        inputs: Sequence[str],
+        inputs: str | Sequence[str],
         seed: int | Sequence[int] | None = None,
         truncation: float = 1.0,
     ) -> np.ndarray:
         """Make images.
 
         Args:
-            inputs: list of strings. One prompt per image.
+            inputs: a string, or a list of strings. One prompt per image.
             seed: int, or a sequence of ints, one per image. Image i of a single seed
                 uses `seed + i`. Drawn at random by default.
             truncation: float, at least 0. Factor of the noise.
 
         Returns:
-            A uint8 array `(len(inputs), image_size, image_size, 3)`.
-        """
-        seeds = expand_seeds(seed, len(inputs))
-        latents = noise(seeds, self.latent_dim, truncation)
-        return self.decode(latents, self.embed(inputs))
+            A uint8 array `(len(inputs), image_size, image_size, 3)`, without the first
+            axis for a single string.
 
-    def embed(self, prompts: Sequence[str]) -> np.ndarray:
-        """Text embeddings, a float32 array `(len(prompts), embedding_dim)`."""
+        Raises:
+            ValueError: if there are no prompts, some are no strings, or a seed or the
+                truncation is out of range.
+        """
+        prompts, is_scalar = as_prompts(inputs)
+        seeds = expand_seeds(seed, len(prompts))
+        latents = noise(seeds, self.latent_dim, truncation)
+        images = self.decode(latents, self.embed(prompts))
+        return images[0] if is_scalar else images
+
+    def embed(self, prompts: str | Sequence[str]) -> np.ndarray:
+        """Text embeddings, a float32 array `(batch_size, embedding_dim)`."""
+        prompts, _ = as_prompts(prompts)
         self.warn_of_lost_words(prompts)
         return np.asarray(self._encode(token_ids=self._tokenize(prompts)))
 
@@ -148,19 +160,22 @@ class Exported(abc.ABC):
         """Make images from token ids and noise, as `generate` does.
 
         Args:
-            token_ids: int array `(batch_size, sequence_length)`.
+            token_ids: int array `(batch_size, length)`, of at most `sequence_length`
+                tokens.
             noise: float array `(batch_size, latent_dim)`.
 
         Returns:
             A uint8 array `(batch_size, image_size, image_size, 3)`.
 
         Raises:
-            ValueError: if these are no token ids of the model, or no noise for them.
+            ValueError: if a shape or a dtype is another one, or a number is out of
+                range.
         """
         token_ids = checked_token_ids(token_ids, self.sizes)
+        latents = checked_noise(noise, self.sizes, len(token_ids))
         padding = self._length - token_ids.shape[1]
         token_ids = np.pad(token_ids, [(0, 0), (0, padding)])
-        return self.decode(noise, np.asarray(self._encode(token_ids=token_ids)))
+        return self._decode(latents, np.asarray(self._encode(token_ids=token_ids)))
 
     def decode(self, noise: ArrayLike, text_embeddings: ArrayLike) -> np.ndarray:
         """Make images from noise and text embeddings.
@@ -173,9 +188,11 @@ class Exported(abc.ABC):
             A uint8 array `(batch_size, image_size, image_size, 3)`.
 
         Raises:
-            ValueError: if there are no images, or their number or a size differs.
+            ValueError: if a shape or a dtype is another one, or a number is not finite.
         """
-        return self._decode(*checked_latents(noise, text_embeddings, self.sizes))
+        latents = checked_noise(noise, self.sizes)
+        texts = checked_embeddings(text_embeddings, self.sizes, len(latents))
+        return self._decode(latents, texts)
 
     def warn_of_lost_words(self, prompts: Sequence[str]) -> None:
         """Warn about words that are not read, unless that was done before."""
@@ -199,7 +216,7 @@ class Exported(abc.ABC):
 
     @abc.abstractmethod
     def _decode(self, noise: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
-        pass
+        """Do what `decode` does, with arrays that were checked and are float32."""
 
 
 class Parts(Exported):
@@ -270,7 +287,7 @@ def _litert(path: str, precision: str) -> Callable[..., Any]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(path, num_threads=_CORES)
-    # It says so when it prepares itself: better here than at the first image.
+    # LiteRT prints a note when it allocates: do it while output is held back.
     interpreter.allocate_tensors()
     run = interpreter.get_signature_runner()
 

@@ -117,5 +117,5 @@ class EvaluationConfig:
             raise ValueError("`reader` is for folders: give `images` or leave it out")
         if self.model is None and (self.precision, self.seed) != ("float32", 0):
             raise ValueError(
-                "`precision` and `seed` are for a `model`: images are what they are"
+                "`precision` and `seed` are for a `model`: leave them out for `images`"
             )

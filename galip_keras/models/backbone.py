@@ -110,7 +110,10 @@ class GALIPBackbone(Backbone):
         return super().from_config(dict(config, generator=generator))
 
     def save_to_preset(self, preset_dir: str, *args: Any, **kwargs: Any) -> None:
-        """As in keras-hub. The precision of the computation is not saved."""
+        """As in keras-hub. The precision of the computation is not saved.
+
+        Weights in half precision are saved as they were rounded.
+        """
         super().save_to_preset(preset_dir, *args, **kwargs)
         forget_mixed_precision(preset_dir)
 

@@ -21,7 +21,11 @@ from galip_keras.models.architectures import (
 )
 from galip_keras.models.average import copy_weights
 from galip_keras.models.backbone import GALIPBackbone
-from galip_keras.models.batches import checked_latents, checked_token_ids
+from galip_keras.models.inputs import (
+    checked_embeddings,
+    checked_noise,
+    checked_token_ids,
+)
 from galip_keras.models.noise import expand_seeds, noise
 from galip_keras.models.precision import PRECISIONS, forget_mixed_precision
 from galip_keras.models.preprocessor import GALIPTextToImagePreprocessor
@@ -86,7 +90,10 @@ class GALIPTextToImage(TextToImage):
         return super().from_preset(preset_folder(preset), load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir: str, *args: Any, **kwargs: Any) -> None:
-        """As in keras-hub. The precision of the computation is not saved."""
+        """As in keras-hub. The precision of the computation is not saved.
+
+        Weights in half precision are saved as they were rounded.
+        """
         super().save_to_preset(preset_dir, *args, **kwargs)
         forget_mixed_precision(preset_dir)
 
@@ -102,7 +109,7 @@ class GALIPTextToImage(TextToImage):
             precision: string. `"float32"`, `"bfloat16"` or `"float16"`.
 
         Raises:
-            ValueError: if it is another one.
+            ValueError: if `precision` is none of these.
         """
         if precision not in PRECISIONS:
             raise ValueError(
@@ -167,10 +174,17 @@ class GALIPTextToImage(TextToImage):
             A uint8 array `(batch_size, image_size, image_size, 3)`.
 
         Raises:
-            ValueError: if there are no images, or their number or a size differs.
+            ValueError: if a shape or a dtype is another one, or a number is not finite.
         """
-        arrays = checked_latents(noise, text_embeddings, self.sizes)
-        images = self.make_generate_function()(*map(ops.convert_to_tensor, arrays))
+        latents = checked_noise(noise, self.sizes)
+        texts = checked_embeddings(
+            text_embeddings,
+            self.sizes,
+            len(latents),
+            self.backbone.generator.num_conditions,
+        )
+        tensors = map(ops.convert_to_tensor, (latents, texts))
+        images = self.make_generate_function()(*tensors)
         return self._normalize_generate_outputs([images], False)
 
     def generate_step(self, latents: Tensor, text_embeddings: Tensor) -> Tensor:
@@ -221,8 +235,8 @@ class GALIPTextToImage(TextToImage):
         """Make images from token ids and noise, as `generate` does.
 
         Args:
-            token_ids: int array `(batch_size, sequence_length)`, from 0 to the size of
-                the vocabulary, exclusive.
+            token_ids: int array `(batch_size, length)`, of at most `sequence_length`
+                tokens, from 0 to the size of the vocabulary, exclusive.
             noise: float array `(batch_size, latent_dim)`, for instance from
                 `galip_keras.noise`.
 
@@ -230,9 +244,12 @@ class GALIPTextToImage(TextToImage):
             A uint8 array `(batch_size, image_size, image_size, 3)`.
 
         Raises:
-            ValueError: if these are no token ids of the model, or no noise for them.
+            ValueError: if a shape or a dtype is another one, or a number is out of
+                range.
         """
-        return self.decode(noise, self._embed_token_ids(token_ids))
+        token_ids = checked_token_ids(token_ids, self.sizes)
+        latents = checked_noise(noise, self.sizes, len(token_ids))
+        return self.decode(latents, self._embed_token_ids(token_ids))
 
     def _embed_token_ids(self, token_ids):
         if self._embed is None:

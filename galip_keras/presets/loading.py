@@ -19,8 +19,11 @@ from galip_keras.models.fidelity import is_faithful
 from galip_keras.models.precision import PRECISIONS
 from galip_keras.models.text_to_image import GALIPTextToImage, build
 
-# Chooses one of `PRECISIONS`.
+# In place of one of `PRECISIONS`: what is fastest, if images stay the same.
 AUTO = "auto"
+
+# What only the folders of exports hold: `galip_keras.export.runtimes.MANIFEST`.
+_MANIFEST = "manifest.json"
 
 
 def load_model(
@@ -94,10 +97,10 @@ def find_preset(source: str | Path) -> str:
             "folder or a handle such as hf://USER/MODEL"
         )
     if not (folder / CONFIG).is_file():
-        raise ValueError(
-            f"{source} holds no preset: there is no {CONFIG} in it. What `galip "
-            "export` wrote is for `galip sample` and `galip serve`"
-        )
+        hint = "this export is for `galip sample` and `galip serve` alone"
+        is_export = (folder / _MANIFEST).is_file()
+        reason = hint if is_export else f"there is no {CONFIG} in it"
+        raise ValueError(f"{source} holds no preset: {reason}")
     return str(folder)
 
 

@@ -140,10 +140,18 @@ def test_an_export_makes_the_same_images(
     assert differ(found, model.generate_from_token_ids(*inputs)) <= limit
     shorter = loaded.generate_from_token_ids(token_ids[:, :20], inputs[1])
     np.testing.assert_array_equal(shorter, found)
-    with pytest.raises(ValueError, match="`token_ids` must be whole numbers from 0"):
+    with pytest.raises(ValueError, match="`token_ids` must be from 0"):
         loaded.generate_from_token_ids(token_ids - 1, inputs[1])
     with pytest.raises(ValueError, match="`noise` must have the shape"):
         loaded.generate_from_token_ids(token_ids, inputs[1][:, 1:])
+    with pytest.raises(ValueError, match="`text_embeddings` must have the shape"):
+        loaded.decode(inputs[1], loaded.embed(["a", "b"])[:, None])
+    single = loaded.generate("a red bird", seed=3)
+    np.testing.assert_array_equal(single, loaded.generate(["a red bird"], seed=3)[0])
+    assert len(loaded.embed("a red bird")) == 1
+    for nothing in ([], [1], None):
+        with pytest.raises(ValueError, match="prompts"):
+            loaded.generate(nothing)
 
 
 def test_a_saved_model_takes_strings_and_gives_png(saved_model, model, tmp_path):

@@ -58,8 +58,11 @@ def test_each_part_can_have_a_prompt_of_its_own(model):
 
 def test_a_wrong_number_of_embeddings_is_refused(model):
     latent = np.zeros((1, model.backbone.generator.latent_dim))
+    texts = np.zeros((1, 7, model.backbone.clip.embedding_dim))
     with pytest.raises(ValueError, match=r"or one\. Received: 7"):
-        model.decode(latent, np.zeros((1, 7, model.backbone.clip.embedding_dim)))
+        model.backbone.generator(latent, texts)
+    with pytest.raises(ValueError, match=r"`text_embeddings` .* shape=\(1, 7, "):
+        model.decode(latent, texts)
 
 
 def test_arcs_keep_the_length_of_noise():

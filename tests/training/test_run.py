@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shutil
@@ -9,9 +10,11 @@ from PIL import Image
 
 from galip_keras import GALIPTextToImage, MateD, evaluate
 from galip_keras.datasets import embeddings
+from galip_keras.export import runtimes
 from galip_keras.models.architectures import ARCHITECTURES
 from galip_keras.presets import card
 from galip_keras.presets.loading import find_preset, load_model
+from galip_keras.training import memory
 from galip_keras.training.config import TrainingConfig
 from galip_keras.training.config import settings as config_fields
 from galip_keras.training.loop import Loop
@@ -521,8 +524,29 @@ def test_preset_with_clip_is_refused(run):
         load_model(str(run.folder), clip="random")
 
 
+@once
+def test_memory_is_trimmed_once_a_run(settings, tmp_path, monkeypatch):
+    events = []
+
+    @contextlib.contextmanager
+    def trimmed():
+        events.append("begin")
+        yield
+        events.append("end")
+
+    monkeypatch.setattr(memory, "trimmed", trimmed)
+    train(**settings, steps=2, run=tmp_path / "run")
+    assert events == ["begin", "end"]
+
+
+def test_an_export_is_no_preset(tmp_path):
+    (tmp_path / runtimes.MANIFEST).write_text("{}")
+    with pytest.raises(ValueError, match="this export is for `galip sample`"):
+        find_preset(tmp_path)
+
+
 def test_folder_without_preset(tmp_path):
-    with pytest.raises(ValueError, match="holds no preset"):
+    with pytest.raises(ValueError, match=r"holds no preset: there is no config\.json"):
         load_model(str(tmp_path))
 
 

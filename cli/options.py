@@ -78,7 +78,8 @@ PRECISION = click.option(
     default="float32",
     show_default=True,
     help="What images are computed in. auto takes bfloat16 where the backend uses the "
-    "processor's units for it and trial images stay within 40 dB (PSNR) of float32.",
+    "processor's units for it and trial images have a PSNR of at least 40 dB against "
+    "float32.",
 )
 OUT = click.option(
     "--out",

@@ -8,6 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# What marks the folder of an exported model.
+MANIFEST = "manifest.json"
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, replacing it only once the new text is complete.
@@ -87,6 +90,11 @@ def make_folder(folder: Path, argument: str, what: str = "folder") -> None:
             f"the {what} {folder} cannot be written ({error.strerror}): choose "
             f"another `{argument}`"
         ) from error
+
+
+def is_exported(folder: str | os.PathLike[str]) -> bool:
+    """Whether `galip export` wrote this folder."""
+    return Path(folder, MANIFEST).is_file()
 
 
 def files_below(folder: str | os.PathLike[str]) -> list[str]:

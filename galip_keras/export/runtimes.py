@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from galip_keras import processor
+from galip_keras.files import MANIFEST
 from galip_keras.models.fidelity import is_faithful, psnr
 from galip_keras.models.inputs import (
     checked_embeddings,
@@ -25,7 +26,6 @@ from galip_keras.models.inputs import (
 from galip_keras.models.noise import expand_seeds, noise
 from galip_keras.models.prompts import as_prompts, clean, warn_of_lost_words
 
-MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
 # For each format: the module of its runtime, the package to install, and the suffix of
@@ -45,11 +45,6 @@ _SIZES = (
 )  # fmt: skip
 
 _CORES = os.cpu_count() or 1
-
-
-def is_exported(folder: str | Path) -> bool:
-    """Whether `galip export` wrote this folder."""
-    return (Path(folder) / MANIFEST).is_file()
 
 
 def load(folder: str | Path, precision: str = "float32") -> Exported:
@@ -145,7 +140,7 @@ class Exported(abc.ABC):
         prompts, is_scalar = as_prompts(inputs)
         seeds = expand_seeds(seed, len(prompts))
         latents = noise(seeds, self.latent_dim, truncation)
-        images = self.decode(latents, self.embed(prompts))
+        images = self._decode(latents, self.embed(prompts))
         return images[0] if is_scalar else images
 
     def embed(self, prompts: str | Sequence[str]) -> np.ndarray:

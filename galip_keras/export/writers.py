@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from galip_keras import __version__, backend
-from galip_keras.export.runtimes import FORMATS, MANIFEST, TOKENIZER
-from galip_keras.files import sha256, write_folder
+from galip_keras.export.runtimes import FORMATS, TOKENIZER
+from galip_keras.files import MANIFEST, sha256, write_folder
 from galip_keras.models.fidelity import PROMPTS
 from galip_keras.models.precision import computing_in
 from galip_keras.models.text_encoder import text_encoder

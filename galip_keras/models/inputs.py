@@ -61,8 +61,8 @@ def checked_noise(
         ValueError: if the shape or the dtype is another one, or a number is not finite.
     """
     found = _floats("noise", noise)
-    expected = (batch_size or len(found), sizes["latent_dim"])
-    if found.shape != expected or not len(found):
+    rows = found.shape[:1] if batch_size is None else (batch_size,)
+    if not found.size or found.shape != (*rows, sizes["latent_dim"]):
         raise ValueError(
             f"`noise` must have the shape ({batch_size or 'batch_size'}, "
             f"{sizes['latent_dim']}). Received: shape={found.shape}"
@@ -122,4 +122,4 @@ def _floats(name, value):
         found = found.astype("float32")
     if not np.isfinite(found).all():
         raise ValueError(f"`{name}` must be finite numbers")
-    return found if found.ndim else found[None]
+    return found

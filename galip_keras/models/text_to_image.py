@@ -159,7 +159,7 @@ class GALIPTextToImage(TextToImage):
         """
         if self.preprocessor is not None:
             inputs = self.preprocessor.generate_preprocess(as_prompts(inputs)[0])
-        return self._embed_token_ids(inputs)
+        return self._embed_token_ids(checked_token_ids(inputs, self.sizes))
 
     def decode(self, noise: ArrayLike, text_embeddings: ArrayLike) -> np.ndarray:
         """Make images from noise and text embeddings.
@@ -183,6 +183,9 @@ class GALIPTextToImage(TextToImage):
             len(latents),
             self.backbone.generator.num_conditions,
         )
+        return self._decode(latents, texts)
+
+    def _decode(self, latents, texts):
         tensors = map(ops.convert_to_tensor, (latents, texts))
         images = self.make_generate_function()(*tensors)
         return self._normalize_generate_outputs([images], False)
@@ -249,14 +252,14 @@ class GALIPTextToImage(TextToImage):
         """
         token_ids = checked_token_ids(token_ids, self.sizes)
         latents = checked_noise(noise, self.sizes, len(token_ids))
-        return self.decode(latents, self._embed_token_ids(token_ids))
+        return self._decode(latents, self._embed_token_ids(token_ids))
 
     def _embed_token_ids(self, token_ids):
         if self._embed is None:
             encoder = text_encoder(self.backbone.clip)
             # An encoder of its own would be a sublayer for Keras, and saved.
             self._embed = functools.partial(embed_token_ids, encoder)
-        return self._embed(checked_token_ids(token_ids, self.sizes))
+        return self._embed(token_ids)
 
 
 def build(

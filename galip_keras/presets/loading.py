@@ -9,6 +9,7 @@ from types import ModuleType
 from galip_keras import backend
 from galip_keras.console import first_words
 from galip_keras.downloads.sources import MODELS
+from galip_keras.files import is_exported
 from galip_keras.models.architectures import (
     ARCHITECTURES,
     BUNDLED,
@@ -21,9 +22,6 @@ from galip_keras.models.text_to_image import GALIPTextToImage, build
 
 # In place of one of `PRECISIONS`: what is fastest, if images stay the same.
 AUTO = "auto"
-
-# What only the folders of exports hold: `galip_keras.export.runtimes.MANIFEST`.
-_MANIFEST = "manifest.json"
 
 
 def load_model(
@@ -98,8 +96,7 @@ def find_preset(source: str | Path) -> str:
         )
     if not (folder / CONFIG).is_file():
         hint = "this export is for `galip sample` and `galip serve` alone"
-        is_export = (folder / _MANIFEST).is_file()
-        reason = hint if is_export else f"there is no {CONFIG} in it"
+        reason = hint if is_exported(folder) else f"there is no {CONFIG} in it"
         raise ValueError(f"{source} holds no preset: {reason}")
     return str(folder)
 

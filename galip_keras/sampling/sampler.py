@@ -14,6 +14,7 @@ import numpy as np
 
 from galip_keras.export import runtimes
 from galip_keras.export.plain import Plain
+from galip_keras.files import is_exported
 from galip_keras.models.batches import padded_batches
 from galip_keras.models.bundled import BUNDLED, bundled_folder
 from galip_keras.models.noise import expand_seeds, noise
@@ -45,7 +46,7 @@ def load_any(
     Raises:
         ValueError: if there is no such model, or it cannot be loaded or computed so.
     """
-    if runtimes.is_exported(source):
+    if is_exported(source):
         return runtimes.load(source, precision)
     is_few = num_images is not None and num_images <= FEW
     if source in BUNDLED and is_few and precision == "float32":

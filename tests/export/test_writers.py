@@ -21,6 +21,7 @@ from galip_cli.main import galip as group
 from galip_keras import GALIPTextToImage, backend, noise, processor
 from galip_keras.export import runtimes
 from galip_keras.export import writers as export
+from galip_keras.files import MANIFEST
 from galip_keras.models.fidelity import psnr
 
 # It is TensorFlow that exports, whatever trained the model.
@@ -107,7 +108,7 @@ def test_an_export_makes_the_same_images(
     out, errors = exported(file_format, quantize)
     assert "grey levels" in errors.splitlines()[-1]
     assert "no effect" not in errors
-    manifest = json.loads((out / runtimes.MANIFEST).read_text())
+    manifest = json.loads((out / MANIFEST).read_text())
     assert manifest["format"] == file_format
     assert manifest["image_size"] == 32
     for name, facts in manifest["files"].items():
@@ -328,7 +329,7 @@ def test_nothing_is_written_over(model, tmp_path):
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "word"}'])
 def test_a_damaged_manifest_is_refused(tmp_path, content):
-    (tmp_path / runtimes.MANIFEST).write_text(content)
+    (tmp_path / MANIFEST).write_text(content)
     with pytest.raises(ValueError, match="holds no exported model"):
         runtimes.load(tmp_path)
 

@@ -10,7 +10,6 @@ from PIL import Image
 
 from galip_keras import GALIPTextToImage, MateD, evaluate
 from galip_keras.datasets import embeddings
-from galip_keras.export import runtimes
 from galip_keras.models.architectures import ARCHITECTURES
 from galip_keras.presets import card
 from galip_keras.presets.loading import find_preset, load_model
@@ -537,12 +536,6 @@ def test_memory_is_trimmed_once_a_run(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "trimmed", trimmed)
     train(**settings, steps=2, run=tmp_path / "run")
     assert events == ["begin", "end"]
-
-
-def test_an_export_is_no_preset(tmp_path):
-    (tmp_path / runtimes.MANIFEST).write_text("{}")
-    with pytest.raises(ValueError, match="this export is for `galip sample`"):
-        find_preset(tmp_path)
 
 
 def test_folder_without_preset(tmp_path):
